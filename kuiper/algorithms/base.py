@@ -1,0 +1,106 @@
+"""What every algorithm has: the parts of its job, its channels, and two coroutines.
+
+`serve` is the hub's role (a server, or the observer of a peer-to-peer job), `work` that of a
+block of nodes. Neither knows how many processes there are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from kuiper.learner import Learner
+from kuiper.link import Channel, Link
+from kuiper.optim import Optimizer
+from kuiper.record import Recorder
+
+
+@dataclass(frozen=True)
+class Job:
+    """The parts of one job, built from its resolved configuration.
+
+    Attributes:
+        nodes: (n,) all workers, peers or clients.
+        senders: (s,) those that are not silent.
+        byzantine: (b,) those that attack; f is how many were declared.
+        quorum: rows that a gather waits for; None for all live senders.
+        deadline: seconds after which a gather makes do; None for never.
+        theta: (d,) the model at the start, the same everywhere.
+        rule: (rows (m, d), f) -> (d,); None for an algorithm without one.
+        averages: whether the rule is the plain mean, which FedAvg may weight.
+    """
+
+    seed: int
+    steps: int
+    eval_interval: int
+    nodes: np.ndarray
+    senders: np.ndarray
+    byzantine: np.ndarray
+    f: int
+    quorum: int | None
+    deadline: float | None
+    theta: torch.Tensor
+    learner: Learner
+    rule: Callable[[torch.Tensor, int], torch.Tensor] | None
+    averages: bool
+    optimizer: Optimizer
+    schedule: Callable[[int, int], float]
+    selector: Any
+    recorder: Recorder
+
+
+class Algorithm(ABC):
+    """A role for the hub and one for a block of nodes.
+
+    Args:
+        job: its parts.
+        records: whether this role writes a line a step; in a simulation only the hub does.
+    """
+
+    peers = False
+
+    def __init__(self, job: Job, records: bool = True) -> None:
+        self.job = job
+        self.records = records
+
+    @property
+    @abstractmethod
+    def channels(self) -> tuple[Channel, ...]:
+        """All that the algorithm sends."""
+
+    @abstractmethod
+    async def serve(self, link: Link) -> None:
+        """The hub, from the first step to the last."""
+
+    @abstractmethod
+    async def work(self, link: Link) -> None:
+        """A block of nodes, for as long as the hub or the steps last."""
+
+    def steps(self) -> Iterator[int]:
+        return iter(range(1, self.job.steps + 1))
+
+    def lr_scale(self, step: int) -> float:
+        return self.job.schedule(step - 1, self.job.steps)
+
+    def evaluates(self, step: int) -> bool:
+        """At the start, every `eval_interval` steps, and at the end."""
+        return step % self.job.eval_interval == 0 or step == self.job.steps
+
+    def record(self, link: Link, step: int, **values: Any) -> None:
+        """A line of metrics for this step, with what moved since the last."""
+        if self.records:
+            self.job.recorder.step(step, clock=link.now(), **link.traffic.take(), **values)
+
+    def evaluate(self, link: Link, step: int, theta: torch.Tensor) -> None:
+        with self.job.recorder.phase("evaluate"):
+            scores = self.job.learner.evaluate(theta)
+        self.job.recorder.evaluation(step, clock=link.now(), **scores)
+
+    def honest(self, nodes: np.ndarray) -> np.ndarray:
+        """Mask (m,) of the nodes that do not attack."""
+        return ~np.isin(nodes, self.job.byzantine)

@@ -1,0 +1,85 @@
+"""Federated averaging (McMahan et al. 2017) with overcommitment (Bonawitz et al. 2019)."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from kuiper.algorithms.base import Algorithm, Job
+from kuiper.link import Channel, Gathered, Link
+from kuiper.link.reduce import ordered_sum
+
+
+class FedAvg(Algorithm):
+    """Select ceil(K overcommit) clients, train locally, add the mean update of the first K.
+
+    Args:
+        clients_per_round: K, the updates that count.
+        overcommit: how many more clients are asked than are needed.
+        local_steps: optimiser steps on each client.
+        weighting: 'samples' or 'uniform'; only the plain average can weight, any other rule
+            takes the updates as they are, with f scaled to the cohort that arrived.
+    """
+
+    def __init__(self, job: Job, *, clients_per_round: int = 10, overcommit: float = 1.3,
+                 local_steps: int = 20, weighting: str = "samples", **base: Any) -> None:
+        super().__init__(job, **base)
+        self.wanted = clients_per_round
+        self.asked = math.ceil(clients_per_round * overcommit)
+        self.local_steps = local_steps
+        self.weighting = weighting
+
+    @cached_property
+    def model(self) -> Channel:
+        return Channel("model", 1, width=self.job.learner.size, shared=True)
+
+    @cached_property
+    def update(self) -> Channel:
+        learner = self.job.learner
+        return Channel("update", 2, width=learner.size, columns=("loss", "samples"),
+                       work=self.local_steps * learner.batch_size)
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        return (self.model, self.update)
+
+    async def serve(self, link: Link) -> None:
+        job, phase = self.job, self.job.recorder.phase
+        theta = job.theta
+        self.evaluate(link, 0, theta)
+        for step in self.steps():
+            clients = job.selector.select(step, self.asked, job.senders, job.seed)
+            with phase("communicate"):
+                await link.publish(self.model, step, theta, clients, reply=self.update)
+            with phase("wait"):
+                updates = await link.gather(self.update, step, self.wanted, job.deadline)
+            with phase("aggregate"):
+                theta = theta + self.aggregate(updates)
+            good = self.honest(updates.nodes)
+            loss = float(updates.columns["loss"][good].mean()) if good.any() else None
+            self.record(link, step, loss=loss, clients=updates.nodes.tolist())
+            if self.evaluates(step):
+                self.evaluate(link, step, theta)
+
+    async def work(self, link: Link) -> None:
+        job, phase = self.job, self.job.recorder.phase
+        async for request in link.requests(self.model):
+            first = (request.step - 1) * self.local_steps + 1
+            with phase("compute"):
+                rows, losses = job.learner.updates(request.row, request.nodes, first, self.local_steps,
+                                                   job.optimizer, self.lr_scale(request.step))
+            columns = {"loss": losses, "samples": job.learner.samples(request.nodes)}
+            with phase("communicate"):
+                await link.send(self.update, request.step, request.nodes, rows, columns)
+            self.record(link, request.step, loss=float(losses.mean()))
+
+    def aggregate(self, updates: Gathered) -> torch.Tensor:
+        """(d,) the mean update, or the rule's."""
+        job, rows = self.job, updates.rows
+        if not job.averages:
+            return job.rule(rows, math.ceil(job.f * len(rows) / len(job.nodes)))
+        weights = updates.columns["samples"] if self.weighting == "samples" else torch.ones(len(rows)).numpy()
+        return ordered_sum(rows, (weights / weights.sum()).tolist()).to(rows.dtype)

@@ -1,0 +1,106 @@
+"""The elastic-gossip thesis (arXiv 1812.02407): elastic gossip, and gossiping SGD by pull.
+
+Messages carry the parameters from before the step; gradient and gossip updates are
+simultaneous: theta_i <- theta_i + u_i + mixing, u_i the increment of the local optimiser.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from kuiper.algorithms.base import Job
+from kuiper.algorithms.peers import PeerAlgorithm
+from kuiper.link import Channel, Link
+from kuiper.topology import Exchange, mutual, pull
+
+
+class Gossip(PeerAlgorithm):
+    """Local steps mixed with what a few random peers hold.
+
+    Args:
+        probability: of the coin with which a node takes part in a step.
+        period: nodes take part only in steps that it divides.
+    """
+
+    def __init__(self, job: Job, *, probability: float = 1.0, period: int = 1, **base: Any) -> None:
+        super().__init__(job, **base)
+        self.probability = probability
+        self.period = period
+
+    @cached_property
+    def parameters(self) -> Channel:
+        return Channel("parameters", 1, width=self.job.learner.size)
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        return (self.parameters, self.report, self.snapshot)
+
+    def exchange(self, step: int) -> Exchange:
+        """Who hears whom at a step."""
+        raise NotImplementedError
+
+    def mix(self, own: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
+        """What the rows heard (m, d) add to a node's own row (d,)."""
+        raise NotImplementedError
+
+    async def work(self, link: Link) -> None:
+        job, phase = self.job, self.job.recorder.phase
+        thetas = job.theta.repeat(len(link.nodes), 1)
+        state = job.optimizer.init(thetas)
+        link.expect(self.parameters, lambda step: self.exchange(step).between(job.nodes, link.nodes))
+        for step in self.steps():
+            exchange = self.exchange(step)
+            with phase("communicate"):
+                await link.send(self.parameters, step, link.nodes, thetas, to=exchange)
+            with phase("compute"):
+                rows, losses = job.learner.gradients(thetas, link.nodes, batch=step)
+                link.charge(job.learner.batch_size)
+                moved, state = job.optimizer.step(thetas, rows, state, self.lr_scale(step))
+            with phase("wait"):
+                neighbours = await link.neighbours(self.parameters, step, exchange)
+            with phase("aggregate"):
+                for place, node in enumerate(link.nodes):
+                    heard = neighbours.of(node)
+                    if len(heard):
+                        moved[place] += self.mix(thetas[place], heard)
+            thetas = moved
+            await self.tell(link, step, thetas, losses)
+
+
+class ElasticGossip(Gossip):
+    """theta_i += u_i - alpha sum over k in K_i of (theta_i - theta_k).
+
+    K_i is the chosen peer and all requesters; a mutual pick counts once. Mixing is
+    I - alpha L with L the Laplacian of the step's exchange graph: it keeps the mean, and
+    contracts while alpha lambda_max(L) < 2.
+    """
+
+    def __init__(self, job: Job, *, alpha: float = 0.5, **gossip: Any) -> None:
+        super().__init__(job, **gossip)
+        self.alpha = alpha
+        if self.records and alpha * len(job.nodes) >= 2 and len(job.nodes) > 2:
+            job.recorder.log.warning(
+                "alpha %g can expand: if all %d nodes pick one peer, lambda_max(L) is %d and "
+                "alpha lambda_max(L) is not below 2", alpha, len(job.nodes), len(job.nodes))
+
+    def exchange(self, step: int) -> Exchange:
+        return mutual(self.job.seed, step, self.job.nodes, self.probability, self.period)
+
+    def mix(self, own: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
+        pull_of_all = torch.zeros_like(own)
+        for row in heard:
+            pull_of_all += own - row
+        return -self.alpha * pull_of_all
+
+
+class GossipingSGD(Gossip):
+    """Pull: theta_i += u_i - (theta_i - theta_k) / 2 for the chosen peer k; being asked changes nothing."""
+
+    def exchange(self, step: int) -> Exchange:
+        return pull(self.job.seed, step, self.job.nodes, self.probability, self.period)
+
+    def mix(self, own: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
+        return (heard[0] - own) / 2

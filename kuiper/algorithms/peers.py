@@ -1,0 +1,79 @@
+"""What peer-to-peer algorithms share: an observer that evaluates and records.
+
+Its traffic is not the algorithm's: it is charged to nobody, and attacks do not act on it.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from kuiper.algorithms.base import Algorithm
+from kuiper.link import Channel, Link
+from kuiper.link.reduce import ordered_mean
+
+MOVED = ("bytes_in", "bytes_out", "rows", "late")
+_NOTHING = np.empty(0, np.int64)
+
+
+class PeerAlgorithm(Algorithm):
+    """Peers report a loss every step and their models when it is time to evaluate."""
+
+    peers = True
+
+    @cached_property
+    def report(self) -> Channel:
+        return Channel("report", 100, width=0, columns=("loss", "clock", *MOVED), charged=False)
+
+    @cached_property
+    def snapshot(self) -> Channel:
+        return Channel("snapshot", 101, width=self.job.learner.size, charged=False)
+
+    def observed(self, step: int) -> np.ndarray:
+        """Whose models are evaluated at a step: all honest nodes, unless all hold the same."""
+        return self.job.nodes[self.honest(self.job.nodes)]
+
+    async def serve(self, link: Link) -> None:
+        job = self.job
+        link.expect(self.report, lambda step: job.nodes)
+        link.expect(self.snapshot, lambda step: self.observed(step) if self.evaluates(step) else _NOTHING)
+        self.evaluate(link, 0, job.theta)
+        for step in self.steps():
+            with job.recorder.phase("wait"):
+                reports = await link.gather(self.report, step)
+            columns, good = reports.columns, self.honest(reports.nodes)
+            clock = float(columns["clock"].max())
+            if self.records:
+                moved = {name: round(columns[name].sum()) for name in MOVED}
+                job.recorder.step(step, clock=clock, loss=float(columns["loss"][good].mean()), **moved)
+            if self.evaluates(step):
+                with job.recorder.phase("wait"):
+                    models = await link.gather(self.snapshot, step)
+                self.evaluate_peers(clock, step, models.rows)
+
+    def evaluate_peers(self, clock: float, step: int, models: torch.Tensor) -> None:
+        """Mean and worst over honest peers, and the model that is their average."""
+        job = self.job
+        with job.recorder.phase("evaluate"):
+            each = [job.learner.evaluate(theta) for theta in models]
+            average = job.learner.evaluate(ordered_mean(models)) if len(models) > 1 else each[0]
+            spread = float(((models - models.double().mean(0)) ** 2).sum(1).mean())
+        scores = {key: float(np.mean([score[key] for score in each])) for key in each[0]}
+        job.recorder.evaluation(step, clock=clock, **scores, worst=min(s["top_1"] for s in each),
+                                average_model=average["top_1"], consensus_distance=spread)
+
+    async def tell(self, link: Link, step: int, thetas: torch.Tensor, losses: np.ndarray) -> None:
+        """A block of peers tells the observer how it stands after a step."""
+        moved, k = link.traffic.take(), len(link.nodes)
+        columns = {"loss": losses, "clock": np.full(k, link.now())}
+        columns |= {name: np.full(k, moved[name] / k) for name in MOVED}  # the block's, shared out
+        if self.records:
+            self.job.recorder.step(step, clock=link.now(), loss=float(losses.mean()), **moved)
+        await link.send(self.report, step, link.nodes, thetas[:, :0], columns)
+        if self.evaluates(step):
+            seen = np.isin(link.nodes, self.observed(step))
+            if seen.any():
+                rows = thetas[torch.from_numpy(np.flatnonzero(seen))]
+                await link.send(self.snapshot, step, link.nodes[seen], rows)

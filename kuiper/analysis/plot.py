@@ -1,0 +1,231 @@
+"""Accuracy against time and against steps, as a picture for a README or a paper."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kuiper.analysis.labels import differing_keys, show
+from kuiper.analysis.runs import Run, load_runs
+from kuiper.errors import RecordError
+from kuiper.record.atomic import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+# Okabe & Ito's palette, which colour-blind readers can tell apart; without its yellow, too pale on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+INK, GREY, FAINT = "#202020", "#595959", "#E6E6E6"
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10.0,
+    "axes.edgecolor": "#B0B0B0",
+    "axes.labelcolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "svg.fonttype": "none",
+}
+MOST_MARKERS = 41  # on one line; with more evaluations, only some are marked
+
+# Inches: the two panels keep their size, the picture grows with the labels.
+EDGE, PANELS, GUTTER, HEIGHT, ABOVE, BELOW = 0.65, 6.6, 0.3, 4.2, 0.85, 0.55
+LEADER, PERCENT, NAME = 0.45, 1.14, 1.22  # from the right panel to the marker, the percentage's end, the name
+
+
+def plot_runs(run_dirs: Sequence[Path], output: Path) -> Path:
+    """Draw the test accuracy of one or more runs and write the picture atomically.
+
+    Left against time, right against steps or rounds, each line named at its end with its last
+    accuracy; for peers a band reaches down to the worst honest one.
+
+    Args:
+        run_dirs: run directories, in the order of their colours.
+        output: .png, .svg or .pdf.
+
+    Returns:
+        `output`.
+
+    Raises:
+        RecordError: a directory is no run or has no evaluation, or the picture cannot be written.
+    """
+    output = Path(output)
+    if output.suffix not in (".png", ".svg", ".pdf"):
+        raise RecordError(f"cannot draw {output}", "name the picture .png, .svg or .pdf")
+    import matplotlib  # only those who draw pay for its import
+
+    runs = load_runs(run_dirs)
+    picture = io.BytesIO()
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}):
+        draw(runs).savefig(picture, format=output.suffix[1:], dpi=160)
+    write_bytes(output, picture.getvalue())
+    return output
+
+
+def draw(runs: Sequence[Run]) -> Figure:
+    """The figure itself, for those who want to change it before they save it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, HEIGHT), facecolor="white")
+    left, right = figure.subplots(1, 2, sharey=True)
+    divisor, time_label = _time_unit(runs)
+    ends = [run.clock[-1] / divisor for run in runs], [run.rounds[-1] for run in runs]
+    for index, run in enumerate(runs):
+        _line(left, run, index, len(runs), [seconds / divisor for seconds in run.clock])
+        _line(right, run, index, len(runs), run.rounds)
+    _dress(left, time_label, max(ends[0]))
+    _dress(right, " or ".join(dict.fromkeys(run.unit for run in runs)).capitalize(), max(ends[1]))
+    title, subtitle = headline(runs)
+    head = [
+        figure.text(0, 0, title, fontsize=13.5, fontweight="bold", va="top"),
+        figure.text(0, 0, subtitle, fontsize=9.5, color=GREY, va="top"),
+    ]
+    names = [figure.text(0, 0, run.label) for run in runs]
+    labels = NAME + max(_inches(text) for text in names)
+    width = max(EDGE + PANELS + labels + 0.2, *(0.4 + _inches(text) for text in head))
+    figure.set_size_inches(width, HEIGHT)
+    figure.subplots_adjust(
+        left=EDGE / width, right=(EDGE + PANELS) / width, wspace=2 * GUTTER / (PANELS - GUTTER),
+        bottom=BELOW / HEIGHT, top=1 - ABOVE / HEIGHT,
+    )  # fmt: skip
+    for text, below_top in zip(head, (0.14, 0.45), strict=True):
+        text.set_position((0.2 / width, 1 - below_top / HEIGHT))
+    _name_lines(right, runs, names, width)
+    return figure
+
+
+def headline(runs: Sequence[Run]) -> tuple[str, str]:
+    """Title and subtitle: what all runs share; what differs is in the labels."""
+    different = differing_keys([run.config for run in runs])
+    conf = runs[0].config["conf"]
+
+    def shared(group: str) -> str | None:
+        return None if group in different or group not in conf else show(conf[group].get("_name_"))
+
+    title = "Test accuracy"
+    if shared("dataset"):
+        title += f" on {shared('dataset')}"
+    nodes, byzantine = (conf.get(key) for key in ("num_workers", "num_byzantine"))
+    facts = [shared("algorithm"), shared("model")]
+    if len(runs) == 1 and conf["algorithm"].get("_rule_"):
+        facts.append(shared("aggregator"))
+    if shared("partition") not in (None, "iid"):
+        facts.append(_with_parameter(conf["partition"], "partition", different))
+    if byzantine and not {"num_workers", "num_byzantine"} & different:
+        title += f", {byzantine} of {nodes} nodes Byzantine"
+        if shared("attack") not in (None, "none"):
+            title += f" ({_with_parameter(conf['attack'], 'attack', different)})"
+    elif "num_workers" not in different:
+        facts.append(f"{nodes} nodes")
+    if "seed" not in different:
+        facts.append(f"seed {conf.get('seed')}")
+    if any(run.worst for run in runs):
+        facts.append("line: mean over honest peers, band: down to the worst")
+    return title, "  ·  ".join(fact for fact in facts if fact)
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions at least `gap` apart within [low, high], each as near as possible to what it wanted.
+
+    Least squares: after subtracting the gaps it is an isotonic regression, solved by pooling
+    neighbours that are out of order. Where they cannot all fit, the gap shrinks.
+
+    Returns:
+        Positions in the order of `wanted`.
+    """
+    if len(wanted) > 1:
+        gap = min(gap, (high - low) / (len(wanted) - 1))
+    order = sorted(range(len(wanted)), key=lambda index: (wanted[index], -index))
+    pools: list[list[float]] = []  # [mean, members]
+    for place, index in enumerate(order):
+        pools.append([wanted[index] - place * gap, 1])
+        while len(pools) > 1 and pools[-2][0] >= pools[-1][0]:
+            mean, members = pools.pop()
+            pools[-1][0] = (pools[-1][0] * pools[-1][1] + mean * members) / (pools[-1][1] + members)
+            pools[-1][1] += members
+    flat = [mean for mean, members in pools for _ in range(int(members))]
+    ceiling = high - gap * (len(wanted) - 1)
+    placed = [0.0] * len(wanted)
+    for place, index in enumerate(order):
+        placed[index] = min(max(flat[place], low), ceiling) + place * gap
+    return placed
+
+
+def _line(axes: Axes, run: Run, index: int, count: int, x: Sequence[float]) -> None:
+    colour = COLOURS[index % len(COLOURS)]
+    axes.plot(
+        x, run.top_1, "-" if index < len(COLOURS) else "--", color=colour, zorder=3 + index / 100,
+        linewidth=2.0 if count <= 3 else 1.5, solid_capstyle="round", clip_on=False,
+        markevery=math.ceil(len(x) / MOST_MARKERS), **_marker(index, 5.0 if count <= 3 else 4.2),
+    )  # fmt: skip
+    if run.worst:
+        axes.fill_between(x, run.worst, run.top_1, color=colour, alpha=0.13, linewidth=0, zorder=2)
+        axes.plot(x, run.worst, color=colour, alpha=0.6, linewidth=0.8, zorder=2.5)
+
+
+def _marker(index: int, size: float) -> dict[str, Any]:
+    return {
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": size,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.5,
+    }
+
+
+def _dress(axes: Axes, x_label: str, x_end: float) -> None:
+    axes.set_xlabel(x_label)
+    axes.set_xlim(0, x_end * 1.02 or 1)
+    axes.set_ylim(0, 100)
+    axes.set_yticks(range(0, 101, 20), [f"{tick} %" for tick in range(0, 101, 20)])
+    axes.grid(True, color=FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, pad=6)
+
+
+def _name_lines(axes: Axes, runs: Sequence[Run], names: Sequence[Text], width: float) -> None:
+    """To the right of the panel: each line's marker, last accuracy and name, tied to the line's end."""
+    box = axes.get_position()
+    inch = 1 / (box.width * width)  # in the panel's own coordinates, where 1 is its right edge
+    ends = [0.0 if math.isnan(run.top_1[-1]) else run.top_1[-1] for run in runs]
+    heights = spread(ends, gap=6.5, low=1.5, high=98.5)
+    for index, (run, name, end, height) in enumerate(zip(runs, names, ends, heights, strict=True)):
+        colour = COLOURS[index % len(COLOURS)]
+        y = height / 100
+        corners = [run.rounds[-1] / axes.get_xlim()[1], 1 + 0.08 * inch, 1 + (LEADER - 0.12) * inch]
+        axes.plot(
+            [*corners, 1 + LEADER * inch], [end / 100, end / 100, y, y], color=colour, linewidth=0.8,
+            markevery=[3], transform=axes.transAxes, clip_on=False, **_marker(index, 6.0),
+        )  # fmt: skip
+        axes.text(
+            1 + PERCENT * inch, y, f"{run.top_1[-1]:.1f} %", color=colour, fontweight="bold",
+            ha="right", va="center", transform=axes.transAxes,
+        )  # fmt: skip
+        name.set(x=1 + NAME * inch, y=y, va="center", color=INK, transform=axes.transAxes)
+
+
+def _inches(text: Text) -> float:
+    return text.get_window_extent().width / text.get_figure().dpi
+
+
+def _time_unit(runs: Sequence[Run]) -> tuple[float, str]:
+    """What to divide seconds by, and the axis' label."""
+    longest = max(run.clock[-1] for run in runs)
+    units = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"))
+    divisor, unit = next((each for each in units if longest > 3 * each[0]), (1.0, "seconds"))
+    kinds = dict.fromkeys("simulated time" if run.virtual else "time" for run in runs)
+    return divisor, f"{' or '.join(kinds).capitalize()} ({unit})"
+
+
+def _with_parameter(group: dict[str, Any], key: str, different: set[str]) -> str:
+    """`ipm, eps 10`: the choice and its first parameter, the one that matters, if all runs share it."""
+    name = next((each for each in group if not each.startswith("_")), None)
+    if name is None or group[name] is None or f"{key}.{name}" in different:
+        return group["_name_"]
+    return f"{group['_name_']}, {name} {show(group[name])}"

@@ -1,0 +1,113 @@
+"""A run directory as numbers, and labels that say only what differs between runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kuiper.analysis.labels import labels
+from kuiper.errors import RecordError
+from kuiper.record.metrics import read_metrics
+from kuiper.record.perf import load_perf
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run recorded. Sequences have one entry per evaluation, in order.
+
+    Attributes:
+        label: what tells this run from the others that it was loaded with.
+        folder: the run directory.
+        config: its config.yaml.
+        rounds: steps or rounds.
+        clock: seconds since the start; virtual if `virtual`.
+        top_1: test accuracy in percent, of the server's model or the mean over honest peers.
+        worst: percent, the worst honest peer; empty where there is a server.
+        loss: mean test loss.
+        bytes: moved by the algorithm so far: to and from the server, and between peers.
+        virtual: whether the clock is virtual.
+        unit: step or round.
+    """
+
+    label: str
+    folder: Path
+    config: dict[str, Any]
+    rounds: tuple[int, ...]
+    clock: tuple[float, ...]
+    top_1: tuple[float, ...]
+    worst: tuple[float, ...]
+    loss: tuple[float, ...]
+    bytes: int
+    virtual: bool
+    unit: str
+
+
+def load_runs(folders: Sequence[Path]) -> list[Run]:
+    """Load run directories and label them by what differs.
+
+    Raises:
+        RecordError: there is no directory, one is no run, or one has no evaluation yet.
+    """
+    if not folders:
+        raise RecordError("no run to read", "name at least one run directory")
+    runs = [_load(Path(folder)) for folder in folders]
+    names = labels([run.config for run in runs])
+    return [replace(run, label=name) for run, name in zip(runs, names, strict=True)]
+
+
+def _load(folder: Path) -> Run:
+    config = _read_config(folder / "config.yaml")
+    perf = load_perf(folder / "ps" / "training_perf")["perf"]
+    evaluations = [perf[key] for key in sorted(perf)]
+    if not evaluations:
+        raise RecordError(f"{folder} has no evaluation yet", "wait for the first one")
+    conf = config["conf"]
+    virtual = conf.get("clock") == "virtual" or (
+        conf.get("clock", "auto") == "auto" and config["job"].get("mode") == "simulate"
+    )
+    return Run(
+        label=config["job"]["job_name"],
+        folder=folder,
+        config=config,
+        rounds=tuple(each["round"] for each in evaluations),
+        clock=tuple(each["clock"] for each in evaluations),
+        top_1=tuple(each["top_1: "] for each in evaluations),
+        worst=_worst(evaluations),
+        loss=tuple(each["loss"] for each in evaluations),
+        bytes=_bytes_moved(folder / "ps" / "metrics.jsonl"),
+        virtual=virtual,
+        unit="round" if conf.get("rounds") is not None else "step",
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise RecordError(
+            f"cannot read {path}: {error.strerror or error}",
+            "give a run directory: <log_path>/<job_name>/<run_id>",
+        ) from error
+    except yaml.YAMLError as error:
+        raise RecordError(f"{path} is not YAML: {error}", "the run's config.yaml is damaged") from error
+    if not (isinstance(config, dict) and {"job", "conf"} <= config.keys()):
+        raise RecordError(f"{path} has no job and conf", "give the run directory of a kuiper job")
+    return config
+
+
+def _worst(evaluations: Sequence[dict[str, Any]]) -> tuple[float, ...]:
+    """Peers begin with one model, so the evaluation at 0 has no worst of its own."""
+    if not any("worst" in each for each in evaluations):
+        return ()
+    return tuple(each.get("worst", each["top_1: "]) for each in evaluations)
+
+
+def _bytes_moved(path: Path) -> int:
+    """What a server received and sent; for peers what they sent, which their observer sums."""
+    steps = [line for line in read_metrics(path) if line["event"] == "step"]
+    peers = [line["peer_bytes_out"] for line in steps if "peer_bytes_out" in line]
+    return sum(peers) if peers else sum(line.get("bytes_in", 0) + line.get("bytes_out", 0) for line in steps)

@@ -1,0 +1,5 @@
+"""python -m kuiper.cli"""
+
+from kuiper.cli import main
+
+main()

@@ -1,0 +1,64 @@
+"""The Typer app: its verbs, and what is shown of an error."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+
+from kuiper.cli import list as list_verb
+from kuiper.cli import logs, plot, status, stop, submit, wait
+from kuiper.cli.options import AsJson, Override, Quiet, Simulate, SpecFile, Verbose
+from kuiper.cli.show import print_json
+from kuiper.errors import KuiperError
+
+app = typer.Typer(
+    name="kuiper",
+    help="Run one experiment description as a simulation or as a real distributed job.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def check(
+    path: SpecFile,
+    override: Override = [],  # noqa: B006 - Typer copies it
+    simulate: Simulate = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say everything that is wrong with a job spec; start nothing."""
+    from kuiper.cli.check import check as check_spec
+
+    raise typer.Exit(check_spec(path, override, simulate, as_json))
+
+
+VERBS = {
+    "submit": submit.submit, "list": list_verb.list_jobs, "status": status.status, "logs": logs.logs,
+    "wait": wait.wait, "stop": stop.stop, "check": check, "plot": plot.plot,
+}  # fmt: skip
+for name, verb in VERBS.items():
+    app.command(name)(verb)
+
+
+def run() -> None:
+    """Run the app; an error of ours becomes a message, a remedy and an exit code."""
+    try:
+        app()
+    except KuiperError as error:
+        _show_error(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `kuiper logs JOB | head`
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _show_error(error: KuiperError) -> None:
+    if {"-v", "--verbose"} & set(sys.argv):
+        traceback.print_exc()
+    print(f"error: {error}", file=sys.stderr)
+    if "--json" in sys.argv:
+        print_json({"error": error.message, "remedy": error.remedy, "exit_code": error.exit_code})

@@ -1,0 +1,97 @@
+"""`check conf.yml`: everything that is wrong with a job, or what it amounts to. Starts nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kuiper.config.schema import InvalidSpec
+from kuiper.errors import KuiperError
+
+
+def check(
+    path: str | Path, overrides: Sequence[str] = (), simulate: bool = False, as_json: bool = False
+) -> int:
+    """Print "ok: ..." with a summary, or all problems (on stderr).
+
+    Args:
+        path: of conf.yml.
+        overrides: "key=value" options.
+        simulate: check it as a simulation.
+        as_json: one object on stdout instead: ok, problems, and config when it is ok.
+
+    Returns:
+        Exit code: 0, or that of the error.
+    """
+    from kuiper.cluster.spec import load
+    from kuiper.config.compose import compose
+
+    try:
+        config = compose(load(path, overrides, simulate), simulate)
+    except KuiperError as error:
+        if as_json:
+            print(json.dumps({"ok": False, "problems": _problems(error)}))
+        else:
+            count = len(getattr(error, "problems", [error]))
+            print(f"{error}\n\n{count} problem{'s' * (count > 1)}; nothing was started", file=sys.stderr)
+        return error.exit_code
+    if as_json:
+        print(json.dumps({"ok": True, "problems": [], "config": config}))
+    else:
+        print("\n".join(summary(config)))
+    return 0
+
+
+def _problems(error: KuiperError) -> list[dict[str, str]]:
+    if isinstance(error, InvalidSpec):
+        return [asdict(problem) for problem in error.problems]
+    return [{"where": "", "key": "", "message": error.message, "remedy": error.remedy}]
+
+
+def summary(config: dict[str, Any]) -> list[str]:
+    """A resolved configuration in a few lines for a person."""
+    from kuiper.config.bounds import LENGTHS, arrival
+
+    conf, job = config["conf"], config["job"]
+    algorithm, rule = conf["algorithm"], conf["aggregator"]
+    n, f, real = conf["num_workers"], conf["f"], conf["num_byzantine"]
+    rows = [("algorithm", f"{_call(algorithm)}, {n} workers" + " without a server" * algorithm["_peers_"])]
+    if algorithm["_rule_"]:
+        comes, needs = arrival(conf), rule["_needs_"]
+        least = needs.get("f", 0) * f + needs.get("plus", 1)
+        supply = f"needs {least} rows: {comes.rows} arrive ({comes.why})"
+        rows.append(("rule", f"{_call(rule)}, f = {f}, {supply}"))
+    rows += [
+        ("byzantine", f"{real} of {n}, attack {_call(conf['attack'])}" if real else "none"),
+        ("data", f"{_call(conf['dataset'])}, {_call(conf['partition'])}, batch {conf['batch_size']}"),
+        ("model", f"{_call(conf['model'])}, {conf['loss']}, {conf['engine']} engine"),
+        ("optimizer", f"{_call(conf['optimizer'])}, schedule {_call(conf['schedule'])}"),
+    ]
+    length = next(key for key in LENGTHS if conf[key] is not None)
+    every = f"evaluated every {conf['eval_interval']} {'rounds' if length == 'rounds' else 'steps'}"
+    rows.append(("length", f"{conf[length]:g} {length}, {every}, seed {conf['seed']}"))
+    if job["mode"] == "simulate":
+        rows.append(("runs", f"in one process, {conf['clock']} clock, devices {_call(conf['devices'])}"))
+    else:
+        security = "TLS" if conf["security"] == "tls" else "no TLS"
+        rows.append(("runs", f"over {conf['transport']}, {security}, {conf['clock']} clock"))
+        for process in config["processes"]:
+            rows.append((process["name"], f"{process['host']} {process['device']}{_nodes(process['nodes'])}"))
+    return [f"ok: {job['job_name']}", *(f"  {name:<10} {text}" for name, text in rows)]
+
+
+def _call(group: dict[str, Any]) -> str:
+    """sgd(lr=0.1, momentum=0.9)"""
+    given = {key: value for key, value in group.items() if not key.startswith("_") and value is not None}
+    arguments = ", ".join(f"{key}={value}" for key, value in given.items())
+    return f"{group['_name_']}({arguments})" if given else group["_name_"]
+
+
+def _nodes(nodes: list[int]) -> str:
+    if not nodes:
+        return ""
+    return f", node {nodes[0]}" if len(nodes) == 1 else f", nodes {nodes[0]}-{nodes[-1]}"

@@ -1,0 +1,57 @@
+"""kuiper logs: what the processes of a job said."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Annotated
+
+import typer
+
+from kuiper.cli.options import AsJson, JobKey, Quiet, Verbose
+
+REFRESH = 0.5
+
+
+def logs(
+    job: JobKey,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    rank: Annotated[int | None, typer.Option("--rank", min=0, help="Only this process; 0 is ps.")] = None,
+    grep: Annotated[str | None, typer.Option(metavar="REGEX", help="Only lines that match.")] = None,
+    errors: Annotated[bool, typer.Option("--errors", help="Only errors, the earliest first.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show the logs of a job, merged by time, each line with its process (-q leaves that out)."""
+    from kuiper.cli.show import print_json
+    from kuiper.cluster.logs import merged, readers
+    from kuiper.cluster.store import find, observe
+    from kuiper.errors import UsageError
+
+    found = find(job)
+    if rank is not None and rank >= len(found.processes):
+        raise UsageError(f"--rank {rank}: no such process", f"give one of 0 to {len(found.processes) - 1}")
+    try:
+        pattern = re.compile(grep or "")
+    except re.error as error:
+        raise UsageError(f"--grep {grep!r} is no regular expression: {error}", "escape it with \\") from error
+    sources = readers(found, rank)
+    width = max(len(source.process) for source in sources)
+    while True:
+        # before reading, so that nothing said at the end is lost
+        alive = follow and observe([found], detailed=True)[0].alive
+        for line in merged(sources, whole=not alive):
+            if not pattern.search(line.text) or errors and not line.is_error:
+                continue
+            if as_json:
+                content = line.record or {"msg": line.text}
+                print_json({"time": line.time, **content, "process": line.process}, None)
+            else:
+                print(line.shown if quiet else f"{line.process:{width}} | {line.shown}", flush=True)
+        if not alive:
+            return
+        try:
+            time.sleep(REFRESH)
+        except KeyboardInterrupt:
+            return

@@ -1,0 +1,30 @@
+"""Options and arguments that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _job_names(incomplete: str) -> list[str]:
+    from kuiper.cluster.store import jobs
+
+    return sorted({job.job_name for job in jobs() if job.job_name.startswith(incomplete)})
+
+
+SpecFile = Annotated[Path, typer.Argument(metavar="CONF.YML", help="The job spec.")]
+JobKey = Annotated[
+    str, typer.Argument(metavar="JOB", help="A job name (newest run) or a run id.", autocompletion=_job_names)
+]
+JobKeys = Annotated[
+    list[str], typer.Argument(metavar="JOB...", help="Job names or run ids.", autocompletion=_job_names)
+]
+Override = Annotated[
+    list[str], typer.Option("--override", "-o", metavar="KEY=VALUE", help="Lay it over the spec; repeatable.")
+]
+Simulate = Annotated[bool, typer.Option("--simulate", help="Run it in one process, on the virtual clock.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only what was asked for.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]

@@ -1,0 +1,80 @@
+"""How things are shown: JSON, ages, numbers, and what a job's status looks like as data."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kuiper.cluster.states import JobStatus
+    from kuiper.cluster.store import Job
+
+COLOURS = {"SUCCEEDED": "green", "RUNNING": "cyan", "FAILED": "red", "LOST": "red", "STOPPED": "yellow"}
+
+
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """Print one JSON value on standard output."""
+    print(json.dumps(value, indent=indent), flush=True)
+
+
+def note(line: str) -> None:
+    """Tell the user something beside the result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def program() -> str:
+    """What the user types to run us, for hints."""
+    name = Path(sys.argv[0]).name
+    return f"python {name}" if name == "manager.py" else "kuiper"
+
+
+def job_json(job: Job, status: JobStatus) -> dict[str, Any]:
+    """What every verb says of a job with --json."""
+    return {
+        "job_name": job.job_name,
+        "run_id": job.run_id,
+        "run_dir": str(job.run_dir),
+        "state": status.state.value,
+        "reason": status.reason,
+        "exit_code": status.state.exit_code if status.state.final else None,
+        "evaluation": status.evaluation,
+    }
+
+
+def status_json(job: Job, status: JobStatus) -> dict[str, Any]:
+    """`job_json` with every process."""
+    return {**job_json(job, status), "processes": [asdict(process) for process in status.processes]}
+
+
+def short(path: Path) -> str:
+    """A path as the user would type it: relative where it lies below the current folder."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def age(since: float) -> str:
+    """Seconds, minutes, hours or days since a unix time."""
+    seconds = max(0.0, time.time() - since)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def number(value: float | None, pattern: str = "{:.4g}", unit: str = "") -> str:
+    """A number with its unit, '' for none."""
+    return "" if value is None else pattern.format(value) + unit
+
+
+def evaluation_text(evaluation: Mapping[str, Any]) -> str:
+    """One line about an evaluation; accuracies in percent."""
+    names = {"top_1": "accuracy", "worst": "worst node", "average_model": "average model"}
+    parts = [number(evaluation.get(key), f"{label} {{:.2f}}%") for key, label in names.items()]
+    parts.append(number(evaluation.get("loss"), "loss {:.4f}"))
+    return ", ".join(filter(None, parts))

@@ -1,0 +1,39 @@
+"""kuiper wait: until jobs have ended."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from kuiper.cli.options import AsJson, JobKeys, Quiet, Verbose
+
+REFRESH = 1.0
+
+
+def wait(
+    jobs: JobKeys,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds; then exit with 101.")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Wait for jobs; the exit code is 0, or that of the first that did not succeed."""
+    from kuiper.cli.show import job_json, print_json
+    from kuiper.cluster.store import find, observe
+
+    found = [find(job) for job in jobs]
+    deadline = None if timeout is None else time.monotonic() + timeout
+    statuses = observe(found)
+    while not all(status.state.final for status in statuses):
+        if deadline is not None and time.monotonic() > deadline:
+            break
+        time.sleep(REFRESH)
+        statuses = observe(found)
+    if as_json:
+        print_json([job_json(job, status) for job, status in zip(found, statuses, strict=True)])
+    elif not quiet:
+        for job, status in zip(found, statuses, strict=True):
+            print(f"{job.job_name} {job.run_id} {status.state} {status.reason}".rstrip())
+    raise typer.Exit(next((status.state.exit_code for status in statuses if status.state.exit_code), 0))

@@ -1,0 +1,488 @@
+"""The supervisor of one process of a job: one file, standard library only, Python 3.8 or newer, Linux.
+
+It travels to a host as it is and needs nobody's connection once started:
+
+    agent.py start FOLDER                    supervise what FOLDER/agent.json describes; returns when it runs
+    agent.py look FOLDER...                  print what is known of those processes, as JSON
+    agent.py stop RUN_ID GRACE FOLDER...     stop them and whatever else of the run is alive on this host
+
+agent.json: run_id, process, argv, env, cwd, setup_commands, duration (seconds or null), grace (seconds),
+retry (restarts of a process that failed), log_bytes, log_keep. Values of secrets, if any, are in
+secrets.json, which is deleted once read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json.
+
+A process is identified by (boot id, pid, start time), which survives the reuse of a pid, and what it leaves
+behind is found by the marker KUIPER_RUN in its environment, which survives a change of session.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+RUN_MARKER, PROCESS_MARKER = "KUIPER_RUN", "KUIPER_PROCESS"
+TICK, HEARTBEAT, RETRY_PAUSE = 0.25, 2.0, 1.0
+LEFTOVER_GRACE = 2.0
+PR_SET_CHILD_SUBREAPER = 36
+CANNOT_START = 127
+# $1 is the number of setup commands; each is evaluated by itself, so that an unbalanced quote in one
+# cannot swallow the next, and without our arguments as its own. Then the command, which is never parsed.
+SETUP = """
+kuiper_setup=("${@:2:$1}"); kuiper_command=("${@:$(($1 + 2))}"); set --
+for kuiper_line in "${kuiper_setup[@]}"; do
+  eval "$kuiper_line" || { kuiper_code=$?; echo "setup command failed: $kuiper_line" >&2; exit $kuiper_code; }
+done
+exec "${kuiper_command[@]}"
+"""
+
+# ---------------------------------------------------------------- identity
+
+
+def boot_id():
+    """The id of this boot of the machine."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def stat(pid):
+    """(state letter, parent's pid, start time in clock ticks since boot), or None without such a process."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return fields[0].decode(), int(fields[1]), int(fields[19])
+
+
+def identity(pid):
+    """{boot_id, pid, start_time} of a process that lives, or None."""
+    found = stat(pid)
+    if found is None or found[0] in "ZX":
+        return None
+    return {"boot_id": boot_id(), "pid": pid, "start_time": found[2]}
+
+
+def alive(who):
+    """Whether exactly that process lives: same boot, same pid, same start time, not a zombie."""
+    return bool(who) and identity(who["pid"]) == {key: who[key] for key in ("boot_id", "pid", "start_time")}
+
+
+def send(who, number):
+    """Signal exactly that process; False when it is gone. Another one that got its pid is left alone."""
+    try:
+        if not hasattr(os, "pidfd_open"):  # before Python 3.9
+            return alive(who) and (os.kill(who["pid"], number) or True)
+        handle = os.pidfd_open(who["pid"])
+    except OSError:
+        return False
+    try:
+        if not alive(who):  # asked after the handle was opened: from here on it cannot become another process
+            return False
+        signal.pidfd_send_signal(handle, number)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def pids():
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def marked(**markers):
+    """Identities of the living processes, this one excepted, whose environment has all of KEY=VALUE."""
+    wanted = {("%s=%s" % pair).encode(errors="surrogateescape") for pair in markers.items()}
+    found = []
+    for pid in pids():
+        who = identity(pid)  # before the environment is read: a reused pid then fails the check at the signal
+        try:
+            with open("/proc/%d/environ" % pid, "rb") as file:
+                entries = set(file.read().split(b"\0"))
+        except OSError:  # another user's, or gone
+            continue
+        if who and pid != os.getpid() and wanted <= entries:
+            found.append(who)
+    return found
+
+
+def descendants(root):
+    """Identities of the living processes below `root`, whatever their session."""
+    children = {}
+    for pid in pids():
+        found = stat(pid)
+        if found:
+            children.setdefault(found[1], []).append(pid)
+    below, queue = [], [root]
+    while queue:
+        for pid in children.get(queue.pop(), []):
+            below.append(identity(pid))
+            queue.append(pid)
+    return [who for who in below if who]
+
+
+def sweep(find, grace, attend=lambda: None):
+    """TERM what `find()` gives, KILL what is left after `grace` seconds; returns what survived even that."""
+    asked, start = set(), time.monotonic()
+    while True:
+        attend()
+        left = find()
+        waited = time.monotonic() - start
+        if not left or waited > grace + 5:
+            return left
+        for who in left:
+            number = signal.SIGTERM if waited < grace else signal.SIGKILL
+            if (who["pid"], who["start_time"], number) not in asked:
+                asked.add((who["pid"], who["start_time"], number))
+                send(who, number)
+        time.sleep(0.02)
+
+
+# ---------------------------------------------------------------- files
+
+
+def write(path, value):
+    """Atomically write `value` as JSON."""
+    temporary = "%s.%d.tmp" % (path, os.getpid())
+    with open(temporary, "w") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def persist(path, value, tries=60):
+    """`write`, tried again every second: a disk that is full now may not stay so."""
+    while True:
+        tries -= 1
+        try:
+            return write(path, value)
+        except OSError as error:
+            sys.stderr.write("agent: cannot write %s: %s\n" % (path, error))
+            if not tries:
+                raise
+        time.sleep(1)
+
+
+def read(path):
+    """The JSON object in a file; None when there is none, or only a part of one."""
+    try:
+        with open(path, errors="replace") as file:
+            value = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def tail(path, size=65536):
+    """The last `size` bytes of a file as text, '' without one."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def first_error(folder):
+    """What went wrong, in a line: error.json, else the last traceback's last line, else the log's."""
+    error = read(os.path.join(folder, "error.json"))
+    if error:
+        return "%s: %s" % (error.get("type", "Error"), error.get("message", ""))
+    lines = [line for line in tail(os.path.join(folder, "log")).splitlines() if line.strip()]
+    starts = [at for at, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    for line in lines[starts[-1] + 1 :] if starts else []:
+        if not line[0].isspace():
+            return line.strip()
+    return lines[-1].strip()[-500:] if lines else None
+
+
+def rotate(log, limit, keep):
+    """Copy a log that outgrew `limit` bytes aside and empty it; its writers append, so they go on."""
+    try:
+        if os.path.getsize(log) <= limit:
+            return
+        for number in range(keep - 1, 0, -1):
+            if os.path.exists("%s.%d" % (log, number)):
+                os.replace("%s.%d" % (log, number), "%s.%d" % (log, number + 1))
+        shutil.copyfile(log, log + ".part")
+        os.replace(log + ".part", log + ".1")
+        os.truncate(log, 0)
+    except OSError as error:  # a full disk must not end the job
+        sys.stderr.write("agent: cannot rotate %s: %s\n" % (log, error))
+
+
+# ---------------------------------------------------------------- supervision
+
+
+class Supervisor:
+    """One process, from its start to its exit.json."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.plan = read(self.path("agent.json"))
+        if self.plan is None:
+            raise OSError("%s is missing or not JSON" % self.path("agent.json"))
+        self.secrets = read(self.path("secrets.json")) or {}
+        if os.path.exists(self.path("secrets.json")):
+            os.unlink(self.path("secrets.json"))
+        self.started = time.time()
+        self.began = time.monotonic()
+        self.beaten = self.kill_at = self.asked = self.child = None
+        self.attempts = 0
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def run(self, ready):
+        """Start the process, as often as `retry` allows, and write exit.json; `ready()` once it runs."""
+        while True:
+            code, error = self.attempt(ready)
+            failed = self.asked is None and code != 0
+            if not failed or self.child is None or self.attempts > self.plan.get("retry", 0):
+                break
+            time.sleep(RETRY_PAUSE)
+        by_itself = "not started" if self.child is None else "finished" if code == 0 else "failed"
+        reason = self.asked or by_itself
+        signalled = code is not None and code < 0
+        persist(self.path("exit.json"), {
+            "code": None if signalled else code, "signal": -code if signalled else None,
+            "reason": reason, "first_error": None if reason in ("finished", "stopped") else error,
+            "attempts": self.attempts, "started": self.started, "ended": time.time(), "boot_id": boot_id(),
+        })  # fmt: skip
+        ready()
+
+    def attempt(self, ready):
+        """One life of the process: (its exit code or minus its signal, its first error)."""
+        self.attempts += 1
+        if os.path.exists(self.path("error.json")):
+            os.unlink(self.path("error.json"))
+        self.child = None
+        self.check()
+        if self.asked:
+            return None, None
+        try:
+            self.child = self.spawn()
+        except (OSError, ValueError) as error:
+            return CANNOT_START, "cannot start %s: %s" % (self.plan["argv"][0], error)
+        proc = identity(self.child.pid) or {"boot_id": boot_id(), "pid": self.child.pid, "start_time": -1}
+        try:
+            write(self.path("proc.json"), dict(proc, attempt=self.attempts, started=time.time()))
+        except OSError as error:  # nobody could find it again
+            os.killpg(self.child.pid, signal.SIGKILL)
+            self.reap()
+            self.child = None
+            return CANNOT_START, "cannot write proc.json: %s" % error
+        self.beaten = None
+        self.check()
+        ready()
+        status = self.reap()
+        while status is None:
+            signal_info = signal.sigtimedwait([signal.SIGCHLD, signal.SIGTERM], TICK)
+            status = self.reap()  # first: a process that had ended by itself was not stopped
+            if status is None and signal_info is not None and signal_info.si_signo == signal.SIGTERM:
+                self.ask("stopped")
+            if status is None:
+                self.check()
+        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        error = first_error(self.folder)
+        if self.asked == "duration":
+            error = "limits.duration (%g s) is over" % self.plan["duration"]
+        sweep(self.left, LEFTOVER_GRACE, self.reap)
+        return code, error
+
+    def spawn(self):
+        plan, setup = self.plan, self.plan.get("setup_commands") or []
+        argv = list(plan["argv"])
+        if setup:
+            argv = ["bash", "-c", SETUP, "kuiper", str(len(setup))] + list(setup) + argv
+        env = dict(os.environ)
+        env.update(plan.get("env") or {})
+        env.update(self.secrets)
+        env.update({RUN_MARKER: plan["run_id"], PROCESS_MARKER: plan["process"]})
+        with open(self.path("log"), "ab") as log:
+            return subprocess.Popen(
+                argv, env=env, cwd=plan.get("cwd") or None, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, preexec_fn=default_signals,
+            )  # fmt: skip
+
+    def check(self):
+        """What is due: a heartbeat, a rotation, a stop request, the end of the time allowed, a KILL."""
+        now = time.monotonic()
+        if self.child and (self.beaten is None or now - self.beaten >= HEARTBEAT):
+            self.beaten = now
+            try:
+                write(self.path("heartbeat"), {"time": time.time(), "attempt": self.attempts})
+            except OSError as error:  # a full disk must not end the job
+                sys.stderr.write("agent: cannot write a heartbeat: %s\n" % error)
+            rotate(self.path("log"), self.plan.get("log_bytes") or 64 << 20, self.plan.get("log_keep") or 3)
+        if os.path.exists(self.path("stop")):
+            self.ask("stopped")
+        duration = self.plan.get("duration")
+        if duration is not None and now - self.began > duration:
+            self.ask("duration")
+        if self.kill_at is not None and now > self.kill_at:
+            for who in self.left():
+                send(who, signal.SIGKILL)
+
+    def ask(self, reason):
+        """TERM the process's group, once; `check` sends the KILL when `grace` is over."""
+        if self.asked is None:
+            self.asked = reason
+            grace = (read(self.path("stop")) or {}).get("grace", self.plan.get("grace", 30))
+            self.kill_at = time.monotonic() + grace
+            if self.child:  # not reaped yet, so that its pid and group are still its own
+                os.killpg(self.child.pid, signal.SIGTERM)
+
+    def left(self):
+        """What descends from this agent or keeps the process's marker."""
+        found = descendants(os.getpid())
+        markers = {RUN_MARKER: self.plan["run_id"], PROCESS_MARKER: self.plan["process"]}
+        return found + [who for who in marked(**markers) if who not in found]
+
+    def reap(self):
+        """Collect the dead, orphans too; the process's own wait status once it is among them."""
+        status = None
+        while True:
+            try:
+                pid, value = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return status
+            if pid == 0:
+                return status
+            if self.child and pid == self.child.pid:
+                status, self.child.returncode = value, 0
+
+
+def default_signals():
+    """For the process: none of the agent's ignored and blocked signals."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def supervise(folder):
+    """Hold the folder's lock and run the supervisor; prints one line when the process runs or cannot."""
+    lock = open(os.path.join(folder, "agent.lock"), "a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        print("already supervised", flush=True)
+        return
+    if os.path.exists(os.path.join(folder, "exit.json")):
+        print("already ended", flush=True)
+        return
+    lock.truncate(0)
+    lock.write(json.dumps(identity(os.getpid())))
+    lock.flush()
+    import ctypes  # here: `look` and `stop` do without it
+
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, signal.SIGTERM])  # taken by sigtimedwait
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def ready():
+        try:
+            os.write(1, b"ready\n")
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        except OSError:  # who started us is gone; the job goes on
+            pass
+
+    Supervisor(folder).run(ready)
+
+
+# ---------------------------------------------------------------- commands
+
+
+def start(folder):
+    """Start a supervisor in a session of its own; exit code 0 also when there is one already."""
+    plan = read(os.path.join(folder, "agent.json"))
+    if plan is None:
+        raise OSError("%s/agent.json is missing or not JSON" % folder)
+    env = dict(os.environ)
+    env[RUN_MARKER] = plan["run_id"]
+    env.pop(PROCESS_MARKER, None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, signal.SIGTERM])  # inherited by the supervisor
+    with open(os.path.join(folder, "log"), "ab") as log:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-I", os.path.abspath(__file__), "supervise", folder], env=env, cwd="/",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    line = supervisor.stdout.readline().decode().strip()
+    if not line:
+        sys.stderr.write("the agent ended at once: %s\n" % first_error(folder))
+        return 1
+    print(line)
+    supervisor.returncode = 0  # not ours to wait for
+    return 0
+
+
+def look(folders):
+    """What is known of each process, with whether it and its agent live."""
+    report = {"boot_id": boot_id(), "time": time.time(), "folders": {}}
+    for folder in folders:
+        facts = {name: read(os.path.join(folder, name)) for name in ("proc.json", "exit.json", "heartbeat")}
+        facts["agent"] = read(os.path.join(folder, "agent.lock"))
+        facts["alive"], facts["agent_alive"] = alive(facts["proc.json"]), alive(facts["agent"])
+        if not facts["alive"] and not facts["agent_alive"]:  # it may have ended since exit.json was read
+            facts["exit.json"] = read(os.path.join(folder, "exit.json"))
+        facts["staged"] = os.path.exists(os.path.join(folder, "agent.json"))
+        facts["stop"] = os.path.exists(os.path.join(folder, "stop"))
+        facts["metrics"] = tail(os.path.join(folder, "metrics.jsonl"), 8192)
+        report["folders"][folder] = facts
+    print(json.dumps(report))
+    return 0
+
+
+def stop(run_id, grace, folders):
+    """Stop the run on this host and verify it; exit code 1 names what survived. Safe to repeat."""
+    before = {}
+    for folder in folders:
+        if os.path.isdir(folder) and not os.path.exists(os.path.join(folder, "exit.json")):
+            write(os.path.join(folder, "stop"), {"grace": grace})  # what the agent then allows
+            before[folder] = read(os.path.join(folder, "proc.json"))
+    alive_before = {folder for folder, proc in before.items() if proc is None or alive(proc)}
+    agents = [read(os.path.join(folder, "agent.lock")) for folder in before]
+    for who in filter(None, agents):
+        send(who, signal.SIGTERM)
+    deadline = time.monotonic() + grace + LEFTOVER_GRACE + 8  # an agent KILLs after `grace` and then sweeps
+    while time.monotonic() < deadline and any(alive(who) for who in agents):
+        time.sleep(0.02)
+    left = sweep(lambda: marked(**{RUN_MARKER: run_id}), min(grace, LEFTOVER_GRACE))
+    for folder in alive_before if not left else ():
+        path = os.path.join(folder, "exit.json")
+        if not os.path.exists(path):  # never started, or its agent had been killed
+            write(path, {
+                "code": None, "signal": None, "reason": "stopped", "first_error": None,
+                "attempts": (before[folder] or {}).get("attempt", 0),
+                "started": (before[folder] or {}).get("started"), "ended": time.time(), "boot_id": boot_id(),
+            })  # fmt: skip
+    print(json.dumps({"left": left}))
+    return 1 if left else 0
+
+
+def main(arguments):
+    try:
+        if arguments[:1] == ["start"] and len(arguments) == 2:
+            return start(os.path.abspath(arguments[1]))
+        if arguments[:1] == ["supervise"] and len(arguments) == 2:
+            return supervise(arguments[1]) or 0
+        if arguments[:1] == ["look"]:
+            return look(arguments[1:])
+        if arguments[:1] == ["stop"] and len(arguments) > 2:
+            return stop(arguments[1], float(arguments[2]), arguments[3:])
+    except OSError as error:
+        sys.stderr.write("%s\n" % error)
+        return 1
+    sys.stderr.write(__doc__)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

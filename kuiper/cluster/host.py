@@ -1,0 +1,103 @@
+"""A host: where commands run and files lie. Everything above this interface is the same for every host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from kuiper.cluster.files import make_folder, write_bytes
+from kuiper.errors import HostError
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended: its exit code and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Host(Protocol):
+    """What the control plane needs of a machine.
+
+    Attributes:
+        name: as the spec has it.
+        python: the interpreter that runs the agent and the processes there.
+    """
+
+    name: str
+    python: str
+
+    def run(self, argv: Sequence[str], timeout: float) -> Result:
+        """Run a command, no shell in between, and wait for it.
+
+        Raises:
+            HostError: it cannot be run, or takes longer than `timeout` seconds (it is then ended).
+        """
+
+    def put(self, data: bytes | Path, path: Path, mode: int = 0o644) -> None:
+        """Atomically write a file of `data`, or of the contents of the file `data`; makes its folder."""
+
+    def get(self, path: Path, offset: int = 0) -> bytes:
+        """A file from byte `offset` on; b'' where there is nothing.
+
+        Raises:
+            HostError: there is no such file, or it may not be read.
+        """
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is such a file or folder."""
+
+
+class LocalHost:
+    """This machine."""
+
+    def __init__(self, name: str = "localhost") -> None:
+        self.name = name
+        self.python = sys.executable
+
+    def run(self, argv: Sequence[str], timeout: float) -> Result:
+        try:
+            done = subprocess.run(
+                list(argv), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
+                start_new_session=True,  # a Ctrl-C at the terminal is for the submitter alone
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again") from None
+        except (OSError, ValueError) as error:
+            raise HostError(f"{self.name}: cannot run {argv[0]}: {error}", "is it installed?") from error
+        out, err = (data.decode(errors="replace") for data in (done.stdout, done.stderr))
+        return Result(done.returncode, out, err)
+
+    def put(self, data: bytes | Path, path: Path, mode: int = 0o644) -> None:
+        make_folder(path.parent)
+        write_bytes(path, data.read_bytes() if isinstance(data, Path) else data, mode)
+
+    def get(self, path: Path, offset: int = 0) -> bytes:
+        try:
+            with open(path, "rb") as file:
+                file.seek(offset)
+                return file.read()
+        except OSError as error:
+            remedy = "check that it is there and may be read"
+            raise HostError(f"{self.name}: cannot read {path}: {error.strerror}", remedy) from error
+
+    def exists(self, path: Path) -> bool:
+        return os.path.exists(path)
+
+
+def connect(name: str) -> Host:
+    """The host of that name.
+
+    Raises:
+        HostError: it is not this machine.
+    """
+    if name not in ("localhost", "127.0.0.1"):
+        raise HostError(f"host {name!r} cannot be reached: only localhost can", "use localhost in the spec")
+    return LocalHost(name)

@@ -1,0 +1,277 @@
+"""The job spec: conf.yml and the options laid over it, checked, with the place of every key."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kuiper.cluster.plan import Process, place
+from kuiper.config import schema, source
+from kuiper.config.schema import InvalidSpec, Key, Problem
+from kuiper.config.source import Document, Place
+from kuiper.errors import UsageError
+
+_COUNTS = re.compile(r"\s*(\d{1,6}|\[\s*\d{1,6}\s*(,\s*\d{1,6}\s*)*\])\s*")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One entry of worker_ips: processes on one host.
+
+    Attributes:
+        gpus: one device index per process; empty: all on the CPU.
+        port: of sshd; None: the default.
+        python: interpreter there; None: the submitter's own.
+    """
+
+    host: str
+    processes: int = 1
+    gpus: tuple[int, ...] = ()
+    port: int | None = None
+    python: str | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds: the longest run (None: no limit), and the wait between TERM and KILL."""
+
+    duration: float | None = None
+    grace: float = 30.0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A job as it was asked for. `job_conf` is a mapping whose keys may be dotted; later ones win."""
+
+    path: Path
+    job_name: str = ""
+    ps_ip: list[str] = field(default_factory=list)
+    worker_ips: list[Worker] = field(default_factory=list)
+    exp_path: str = ""
+    log_path: str = ""
+    auth: dict[str, str] = field(default_factory=dict)
+    setup_commands: list[str] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
+    limits: Limits = Limits()
+    on_failure: dict[str, int] = field(default_factory=dict)
+    allow: list[str] = field(default_factory=list)
+    mode: str = "cluster"
+    job_conf: dict[str, Any] = field(default_factory=dict)
+    document: Document = field(default_factory=lambda: Document("", {}), repr=False, compare=False)
+
+    def where(self, *path: str | int) -> str:
+        """The place of a key, "conf.yml:12", or of what encloses it."""
+        return self.document.where(*path)
+
+    def processes(self, num_workers: int, simulate: bool) -> list[Process]:
+        """Its processes by rank, when nodes 0..num_workers-1 are shared out among them."""
+        return place(self, num_workers, simulate)
+
+
+def load(path: str | Path, overrides: Sequence[str] = (), simulate: bool = False) -> Spec:
+    """Read conf.yml and lay `key=value` options over it.
+
+    An option whose key begins with a top-level key goes there, any other into job_conf.
+
+    Args:
+        path: of conf.yml.
+        overrides: "key=value", the value in YAML.
+        simulate: the job will run in one process whatever `mode` says; hosts may be missing.
+
+    Raises:
+        InvalidSpec: with all that is wrong, job_conf included.
+        UsageError: an option is not of the form key=value.
+    """
+    document = source.load(path)
+    if not isinstance(document.data, dict):
+        remedy = "write keys and values: job_name: ..., job_conf: ..."
+        raise InvalidSpec([Problem(document.where(), "", "does not hold a mapping", remedy)])
+    reader = _Reader(document)
+    reader.flatten_job_conf()
+    for option in overrides:
+        reader.override(option)
+    spec = reader.spec(Path(path), simulate)
+    if reader.problems:
+        from kuiper.config import compose  # Hydra's import is paid for only by those who compose
+
+        raise InvalidSpec(reader.problems + compose.problems(spec, simulate))
+    return spec
+
+
+class _Reader:
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.problems = document.problems
+
+    def problem(self, path: Sequence[str | int], message: str, remedy: str) -> None:
+        key = ".".join(str(part) for part in path)
+        self.problems.append(Problem(self.document.where(*path), key, message, remedy))
+
+    def flatten_job_conf(self) -> None:
+        """Kuiper's list of one-key maps becomes a mapping; keys keep their places."""
+        conf = self.document.data.get("job_conf")
+        if not isinstance(conf, list):
+            return
+        flat: dict[str, Any] = {}
+        for index, item in enumerate(conf):
+            if not isinstance(item, dict):
+                message = f"is {schema.shown(item)}, and must be a key with its value"
+                self.problem(("job_conf", index), message, "write each item as `- key: value`")
+                continue
+            for key, value in item.items():
+                old, new = ("job_conf", index, key), ("job_conf", key)
+                if key in flat:
+                    message = f"is set twice; first at {self.document.where(*new)}"
+                    self.problem(old, message, "keep one of the two")
+                    continue
+                flat[key] = value
+                moved = {new + at[3:]: line for at, line in self.document.places.items() if at[:3] == old}
+                self.document.places.update(moved)
+        self.document.data["job_conf"] = flat
+
+    def override(self, option: str) -> None:
+        name, equals, text = option.partition("=")
+        name, where = name.strip(), f"-o {option}" if option.isprintable() else f"-o {option!r}"
+        if not equals:
+            raise UsageError(f"the option {where} has no '='", "write -o key=value, such as -o seed=3")
+        if not re.fullmatch(rf"{schema.IDENTIFIER}(\.{schema.IDENTIFIER})*", name):
+            self.problems.append(Problem(where, "", f"sets {name!r}, which is no key",
+                                         "write -o key=value, such as -o seed=3 or -o optimizer.lr=0.1"))
+            return
+        try:
+            parsed = source.parse(text, where, lines=False)
+        except InvalidSpec as error:
+            self.problems += error.problems
+            return
+        if parsed.problems:
+            self.problems += parsed.problems
+            return
+        first, *rest = name.split(".")
+        path: tuple[str, ...] = (first, *rest)
+        if first not in schema.SPEC or first == "job_conf" and rest:
+            path = ("job_conf", ".".join(rest if first == "job_conf" else path))
+        target = self.document.data
+        for part in path[:-1]:
+            if not isinstance(target.get(part), dict):
+                target[part] = {}
+            target = target[part]
+        target.pop(path[-1], None)  # set again at the end: what comes later wins
+        target[path[-1]] = parsed.data
+        places = self.document.places
+        for old in [at for at in places if at[: len(path)] == path]:
+            del places[old]
+        places[path] = where
+        if path == ("job_conf",):
+            self.flatten_job_conf()
+
+    def table(self, path: Place, keys: dict[str, Key], data: dict[str, Any]) -> dict[str, Any]:
+        """Check a mapping against its keys; a value that is wrong is replaced by the default."""
+        result = {}
+        for name, key in keys.items():
+            result[name] = key.default
+            if name in data and not (data[name] is None and not key.required):
+                value, wrong = schema.check(key, data[name])
+                if wrong:
+                    self.problem((*path, name), wrong, f"{name}: {key.doc}")
+                else:
+                    result[name] = value
+            elif key.required:
+                self.problem((*path, name), "is missing", f"add `{name}: ...`: {key.doc}")
+        for name in data:
+            if name not in keys:
+                remedy = schema.nearest(name, keys)
+                if path == () and name.split(".")[0] in (*schema.VALUES, *schema.GROUPS):
+                    remedy = f"move it into job_conf, indented below it: `{name}: ...`"
+                self.problem((*path, name), "is not a key that kuiper knows", remedy)
+        return result
+
+    def spec(self, path: Path, simulate: bool) -> Spec:
+        if isinstance(self.document.data.get("ps_ip"), str):
+            self.document.data["ps_ip"] = [self.document.data["ps_ip"]]
+        top = self.table((), schema.SPEC, self.document.data)
+        simulate = simulate or top["mode"] == "simulate"
+        limits = self.table(("limits",), schema.LIMITS, top["limits"])
+        auth = self.table(("auth",), schema.AUTH, top["auth"])
+        failure = top["on_failure"]
+        if failure == "stop_all":
+            failure = {"tolerate": 0}
+        workers = [self.worker(index, entry) for index, entry in enumerate(top["worker_ips"])]
+        spec = Spec(
+            path=path.absolute(),
+            job_name=top["job_name"] or "",
+            ps_ip=top["ps_ip"],
+            worker_ips=[worker for worker in workers if worker],
+            exp_path=os.path.expanduser(top["exp_path"]),
+            log_path=os.path.expanduser(top["log_path"]),
+            auth={name: value for name, value in auth.items() if value is not None},
+            setup_commands=top["setup_commands"],
+            secrets=top["secrets"],
+            limits=Limits(**limits),
+            on_failure=self.table(("on_failure",), schema.ON_FAILURE, failure),
+            allow=[prefix.rstrip(".") + "." for prefix in top["allow"]],
+            mode="simulate" if simulate else "cluster",
+            job_conf=top["job_conf"] or {},
+            document=self.document,
+        )
+        if not simulate:
+            self.hosts(spec, workers)
+        return spec
+
+    def hosts(self, spec: Spec, workers: list[Worker | None]) -> None:
+        """What a job on hosts needs and a simulation does not."""
+        for key, example in (("ps_ip", "localhost"), ("worker_ips", "[localhost:2]")):
+            if not self.document.data.get(key):
+                self.problem((key,), "is missing", f"add `{key}: {example}`, or run it with --simulate")
+        if len(spec.ps_ip) > 1:
+            message = f"names {len(spec.ps_ip)} servers, and this version runs one"
+            self.problem(("ps_ip",), message, "name one")
+        named = [(("ps_ip",), host) for host in spec.ps_ip]
+        named += [(("worker_ips", index), worker.host) for index, worker in enumerate(workers) if worker]
+        for path, host in named:
+            if host != "localhost":
+                self.problem(path, f"names the host {host!r}; clusters over ssh are not in this version",
+                             "use localhost, or run the same file with --simulate")
+
+    def worker(self, index: int, entry: Any) -> Worker | None:
+        """`host`, `host:n`, `host:[a,b]` (a processes on GPU 0, b on GPU 1), or a mapping."""
+        at, given = ("worker_ips", index), entry
+        if isinstance(entry, str):
+            host, colon, count = entry.partition(":")
+            entry = {"host": host}
+            if colon:
+                entry = {host: None}
+                if _COUNTS.fullmatch(count):
+                    numbers = [int(number) for number in re.findall(r"\d+", count)]
+                    entry = {host: numbers if "[" in count else numbers[0]}
+        if isinstance(entry, dict) and len(entry) == 1 and "host" not in entry:
+            [(host, count)] = entry.items()
+            entry = {"host": host, "processes": count}
+            if isinstance(count, list):
+                entry = {"host": host, "gpus": _in_turn(count)}
+            if count is None or entry.get("gpus") == []:
+                self.problem(at, f"is {schema.shown(given)}, and must count processes",
+                             f"write {host}:2, or {host}:[2,2] for two on each of two GPUs")
+                return None
+        if not isinstance(entry, dict):
+            self.problem(at, f"is {schema.shown(entry)}, and must name a host",
+                         "write host:n, host:[a,b] or {host: ..., processes: ...}")
+            return None
+        before = len(self.problems)
+        keys = self.table(at, schema.WORKER, entry)
+        if len(self.problems) > before:
+            return None
+        gpus = keys["gpus"]
+        count = keys["processes"] or len(gpus) or 1
+        devices = tuple(gpus[process % len(gpus)] for process in range(count if gpus else 0))
+        return Worker(keys["host"], count, devices, keys["port"], keys["python"])
+
+
+def _in_turn(counts: list[Any]) -> list[int]:
+    """[2, 1] -> [0, 0, 1]: a device index per process; empty when these are not counts."""
+    if any(schema.check(Key("int", low=0, high=4096), count)[1] for count in counts):
+        return []
+    return [device for device, count in enumerate(counts) for _ in range(count)]

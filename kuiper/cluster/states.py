@@ -1,0 +1,200 @@
+"""The state of a process and of a job: pure functions of what `agent.py look` reports of its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class State(StrEnum):
+    """Of a process or a job. Unreachable is not among them: that is something observed."""
+
+    PLANNED = "PLANNED"
+    STAGED = "STAGED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    STOPPED = "STOPPED"
+    LOST = "LOST"
+
+    @property
+    def final(self) -> bool:
+        return self in (State.SUCCEEDED, State.FAILED, State.STOPPED, State.LOST)
+
+    @property
+    def exit_code(self) -> int:
+        """What `wait` and `submit --follow` exit with: 0, 100 failed, 101 unfinished, 103 stopped."""
+        return {State.SUCCEEDED: 0, State.FAILED: 100, State.LOST: 100, State.STOPPED: 103}.get(self, 101)
+
+
+@dataclass(frozen=True)
+class ProcessStatus:
+    """One process as it was seen.
+
+    Attributes:
+        reason: why it is in that state, '' when there is nothing to add.
+        alive: whether the process or its agent lives.
+        heartbeat_age: seconds since the last heartbeat, None before the first and after the end.
+        step, rate, loss: of the last step on record; rate in steps a second over the last ones on record.
+        ended: unix seconds, None before.
+    """
+
+    name: str
+    host: str
+    state: State
+    reason: str = ""
+    alive: bool = False
+    pid: int | None = None
+    heartbeat_age: float | None = None
+    step: int | None = None
+    rate: float | None = None
+    loss: float | None = None
+    evaluation: dict[str, Any] | None = None
+    ended: float | None = None
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A job as it was seen.
+
+    Attributes:
+        processes: by rank; none when they were not looked at.
+        evaluation: the last on rank 0's record, as in metrics.jsonl.
+    """
+
+    state: State
+    reason: str
+    processes: tuple[ProcessStatus, ...] = ()
+    evaluation: dict[str, Any] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether any of its processes or agents lives."""
+        return any(process.alive for process in self.processes)
+
+
+def process_status(name: str, host: str, facts: Mapping[str, Any], boot_id: str, now: float) -> ProcessStatus:
+    """One process from its facts.
+
+    Args:
+        facts: one folder's part of the report of `agent.py look`.
+        boot_id: of the host, now.
+        now: unix seconds on the host's clock.
+    """
+    proc, ended = facts["proc.json"], facts["exit.json"]
+    alive = facts["alive"] or facts["agent_alive"]
+    state, reason = _state(facts, alive, boot_id)
+    beat = (facts["heartbeat"] or {}).get("time")
+    return ProcessStatus(
+        name=name,
+        host=host,
+        state=state,
+        reason=reason,
+        alive=alive,
+        pid=proc["pid"] if proc and facts["alive"] else None,
+        heartbeat_age=max(0.0, now - beat) if alive and beat is not None else None,
+        ended=ended["ended"] if ended else None,
+        **_progress(facts["metrics"]),
+    )
+
+
+def _state(facts: Mapping[str, Any], alive: bool, boot_id: str) -> tuple[State, str]:
+    proc, ended, agent = facts["proc.json"], facts["exit.json"], facts["agent"]
+    if ended:
+        return _ended(ended)
+    if alive:
+        if facts["stop"]:
+            return State.STOPPING, ""
+        if proc is None:
+            return State.STARTING, ""
+        return State.RUNNING, "" if facts["agent_alive"] else "its agent is gone: nothing supervises it"
+    if proc or agent:
+        rebooted = (proc or agent)["boot_id"] != boot_id
+        return State.LOST, "the host was rebooted" if rebooted else "it is dead and left no exit.json"
+    return (State.STAGED if facts["staged"] else State.PLANNED), ""
+
+
+def _ended(ended: Mapping[str, Any]) -> tuple[State, str]:
+    if ended["reason"] == "stopped":
+        return State.STOPPED, ""
+    if ended["code"] == 0:
+        return State.SUCCEEDED, ""
+    how = f"signal {ended['signal']}" if ended["signal"] else f"exit code {ended['code']}"
+    how = ended["reason"] if ended["reason"] in ("duration", "not started") else how
+    return State.FAILED, f"{how}: {ended['first_error']}" if ended["first_error"] else how
+
+
+def _progress(metrics: str) -> dict[str, Any]:
+    """step, rate, loss and evaluation from the end of a metrics.jsonl; its first line may be cut."""
+    steps, evaluation = [], None
+    for event in parse_events(metrics):
+        if event.get("event") == "step" and "step" in event:
+            steps.append(event)
+        elif event.get("event") == "evaluation":
+            evaluation = event
+    found: dict[str, Any] = {"evaluation": evaluation}
+    if steps:
+        first, last = steps[0], steps[-1]
+        seconds = last.get("time", 0) - first.get("time", 0)
+        found |= {"step": last["step"], "loss": last.get("loss")}
+        found["rate"] = (last["step"] - first["step"]) / seconds if seconds > 0 else None
+    return found
+
+
+def parse_events(lines: str) -> list[dict[str, Any]]:
+    """The JSON objects among these lines; a torn line is left out."""
+    events = []
+    for line in lines.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    return events
+
+
+def job_status(processes: Sequence[ProcessStatus], submitting: bool, failure: str | None = None) -> JobStatus:
+    """A job from its processes: rank 0 decides, the rest explain.
+
+    Args:
+        processes: by rank.
+        submitting: whether the submit that makes this job is still at work.
+        failure: why that submit gave up, if it did.
+    """
+    state, reason = _job_state(processes, submitting, failure)
+    return JobStatus(state, reason, tuple(processes), processes[0].evaluation)
+
+
+def _job_state(
+    processes: Sequence[ProcessStatus], submitting: bool, failure: str | None
+) -> tuple[State, str]:
+    rank_0 = processes[0].state
+    states = {process.state for process in processes}
+    alive = any(process.alive for process in processes)
+    if rank_0 is State.SUCCEEDED:
+        return rank_0, ""
+    if failure is not None and not alive:
+        return State.FAILED, failure
+    if State.STOPPING in states or (State.STOPPED in states and alive):
+        return State.STOPPING, ""
+    if rank_0.final:
+        return rank_0, _explain(processes)
+    if rank_0 is State.RUNNING:
+        starting = submitting and states & {State.STAGED, State.STARTING}
+        return (State.STARTING if starting else rank_0), _explain(processes)
+    if rank_0 is State.STARTING or submitting:
+        return rank_0, ""
+    return State.LOST, "the submit was interrupted before anything ran"
+
+
+def _explain(processes: Sequence[ProcessStatus]) -> str:
+    """The first process that went wrong, and how."""
+    wrong = [process for process in processes if process.state in (State.FAILED, State.LOST)]
+    wrong.sort(key=lambda process: (process.ended is None, process.ended or 0.0))
+    return f"{wrong[0].name}: {wrong[0].reason}" if wrong else ""

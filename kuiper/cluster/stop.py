@@ -1,0 +1,51 @@
+"""Stop a job: TERM by its agents, `grace`, KILL, a sweep for the marker, a check that nothing is left."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from kuiper.cluster import agent
+from kuiper.cluster.host import Host, connect
+from kuiper.cluster.states import JobStatus
+from kuiper.cluster.store import AT_ONCE, Job, observe
+from kuiper.errors import HostError, PartlyDone
+
+MARGIN = 30.0
+"""Seconds that a host may take on top of `grace`: its agents' last sweep, ours, the connection."""
+
+
+def stop(job: Job, grace: float | None = None) -> JobStatus:
+    """Stop every process of a job, on all hosts at once, and say what state that left it in. Safe to repeat.
+
+    Args:
+        grace: seconds between TERM and KILL; the spec's when None.
+
+    Raises:
+        PartlyDone: a host could not be reached, or something there survived KILL; the rest is stopped.
+    """
+    hosts = [connect(name) for name in job.hosts]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        failures = [failure for failure in pool.map(partial(_stop_on, job, grace), hosts) if failure]
+    if failures:
+        remedy = f"stop {job.run_id} again when that is mended: it is safe to repeat"
+        raise PartlyDone("; ".join(failures), remedy)
+    return observe([job], detailed=True)[0]
+
+
+def _stop_on(job: Job, grace: float | None, host: Host) -> str:
+    """Stop what the job has on one host; '' or what could not be done."""
+    wait = job.grace if grace is None else grace
+    argv = [host.python, "-I", agent.__file__, "stop", job.run_id, f"{wait:g}", *job.folders(host.name)]
+    try:
+        result = host.run(argv, timeout=wait + MARGIN)
+    except HostError as error:
+        return error.message
+    if result.code == 0:
+        return ""
+    try:
+        left = [str(who["pid"]) for who in json.loads(result.out)["left"]]
+    except ValueError:
+        return f"{host.name}: {result.err.strip()}"
+    return f"{host.name}: pid {', '.join(left)} survived KILL"

@@ -1,0 +1,173 @@
+"""The submitter's ledger: a job.json in every run directory, and a registry of the log_paths that have some.
+
+The truth is on the hosts. What is read here is reconciled with them each time; only a final state is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kuiper.cluster import agent
+from kuiper.cluster.files import locked, read_json, write_json
+from kuiper.cluster.host import Host, connect
+from kuiper.cluster.identity import Identity, is_alive
+from kuiper.cluster.paths import RunPaths, absolute, state_folder
+from kuiper.cluster.states import JobStatus, State, job_status, process_status
+from kuiper.errors import HostError, UnknownJob
+
+AT_ONCE = 32
+LOOK_TIMEOUT = 20.0
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of a job, as it was planned; its rank is its place in the list."""
+
+    name: str
+    host: str
+
+
+@dataclass
+class Job:
+    """One submission.
+
+    Attributes:
+        run_dir: the run directory, absolute.
+        mode: cluster or simulate.
+        created: unix seconds.
+        grace: seconds between TERM and KILL.
+        submitter: the process that submitted it, while it has not finished doing so.
+        failure: why the submit gave up, if it did.
+        final: {state, reason, evaluation}, once it is known and can change no more.
+    """
+
+    run_dir: Path
+    job_name: str
+    run_id: str
+    mode: str
+    created: float
+    grace: float
+    processes: list[Process] = field(default_factory=list)
+    submitter: Identity | None = None
+    failure: str | None = None
+    final: dict[str, Any] | None = None
+
+    @property
+    def paths(self) -> RunPaths:
+        return RunPaths(self.run_dir)
+
+    def folders(self, host: str) -> list[str]:
+        """Of this job's processes on one host."""
+        here = (process for process in self.processes if process.host == host)
+        return [str(self.paths.process(process.name).folder) for process in here]
+
+    @property
+    def hosts(self) -> list[str]:
+        """Names, each once, in the order of the ranks."""
+        return list(dict.fromkeys(process.host for process in self.processes))
+
+    def save(self) -> None:
+        """Write job.json."""
+        write_json(self.paths.job, {**asdict(self), "run_dir": str(self.run_dir)})
+
+
+def load(run_dir: Path) -> Job | None:
+    """The job of a run directory, None when there is none."""
+    value = read_json(RunPaths(run_dir).job)
+    if value is None:
+        return None
+    try:
+        processes = [Process(**process) for process in value.pop("processes")]
+        return Job(**{**value, "run_dir": run_dir, "processes": processes})
+    except (KeyError, TypeError):
+        return None
+
+
+def register(log_path: Path) -> None:
+    """Remember a log_path, so that its jobs are found from any folder."""
+    path = state_folder() / "registry.json"
+    with locked(path.with_suffix(".lock")):
+        known = (read_json(path) or {}).get("log_paths", [])
+        if str(log_path) not in known:
+            write_json(path, {"log_paths": [*known, str(log_path)]})
+
+
+def log_paths(extra: Iterable[str | Path] = ("logs",)) -> list[Path]:
+    """The registered log_paths and `extra`, each once."""
+    known = (read_json(state_folder() / "registry.json") or {}).get("log_paths", [])
+    return list(dict.fromkeys(absolute(path) for path in (*known, *extra)))
+
+
+def jobs(name: str = "*") -> list[Job]:
+    """Every job on record, or those of one name or run id, the oldest first."""
+    found = []
+    for log_path in log_paths():
+        for pattern in ("*/*/job.json",) if name == "*" else (f"{name}/*/job.json", f"*/{name}/job.json"):
+            found += [load(path.parent) for path in log_path.glob(pattern)]
+    unique = {job.run_dir: job for job in found if job is not None}
+    return sorted(unique.values(), key=lambda job: (job.created, job.run_id))
+
+
+def find(key: str) -> Job:
+    """The newest job of that name, or the job of that run id.
+
+    Raises:
+        UnknownJob: there is none.
+    """
+    found = jobs(key) if key and not set(key) & set("*?[]/\0") else []
+    if not found:
+        names = sorted({job.job_name for job in jobs()})
+        hint = f"known: {', '.join(names[:10])}" if names else "nothing has been submitted yet"
+        raise UnknownJob(f"no job is called {key!r}, nor is that a run id", hint)
+    return found[-1]
+
+
+def observe(seen: Sequence[Job], detailed: bool = False) -> list[JobStatus]:
+    """The state of each job now: one look per host for all of them, in parallel.
+
+    Args:
+        detailed: also look at the processes of jobs whose final state is known.
+    """
+    looked_at = [job for job in seen if detailed or job.final is None]
+    hosts = list(dict.fromkeys(host for job in looked_at for host in job.hosts))
+    with ThreadPoolExecutor(min(AT_ONCE, len(hosts) or 1)) as pool:
+        folders = ([folder for job in looked_at for folder in job.folders(host)] for host in hosts)
+        reports = dict(zip(hosts, pool.map(look, map(connect, hosts), folders), strict=True))
+    return [_reconciled(job, reports if job in looked_at else None) for job in seen]
+
+
+def look(host: Host, folders: Sequence[str]) -> dict[str, Any]:
+    """What `agent.py look` reports of these folders of a host.
+
+    Raises:
+        HostError: it cannot be run there.
+    """
+    result = host.run([host.python, "-I", agent.__file__, "look", *folders], LOOK_TIMEOUT)
+    if result.code:
+        raise HostError(f"{host.name}: the agent cannot look: {result.err.strip()}", "check its interpreter")
+    report: dict[str, Any] = json.loads(result.out)
+    return report
+
+
+def _reconciled(job: Job, reports: dict[str, dict[str, Any]] | None) -> JobStatus:
+    """The job's state from these reports by host; a final one is kept, and one that is now final is saved."""
+    processes = []
+    for process in job.processes if reports is not None else ():
+        report = reports[process.host]
+        facts = report["folders"][str(job.paths.process(process.name).folder)]
+        processes.append(process_status(process.name, process.host, facts, report["boot_id"], report["time"]))
+    if job.final is not None:
+        return JobStatus(
+            State(job.final["state"]), job.final["reason"], tuple(processes), job.final.get("evaluation")
+        )
+    submitting = is_alive(job.submitter)
+    status = job_status(processes, submitting, job.failure)
+    if status.state.final and not status.alive and not submitting:
+        job.final = {"state": status.state.value, "reason": status.reason, "evaluation": status.evaluation}
+        job.save()
+    return status

@@ -1,0 +1,198 @@
+"""What the values of a job must satisfy together: n and f, quorum, length, attack, processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kuiper.config.schema import shown
+
+if TYPE_CHECKING:
+    from kuiper.cluster.spec import Spec
+
+Report = Callable[[str, str, str], None]  # key in job_conf, message, remedy
+COUNTS = {"num_workers", "num_byzantine", "f"}
+LENGTHS = ("steps", "epochs", "rounds")
+
+
+def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool, report: Report) -> None:
+    """Report what does not fit together; checks that need a key that is not `good` are left out.
+
+    Args:
+        conf: values and groups, resolved but for f, quorum, engine and clock.
+        good: keys of `conf` that passed the checks of their own.
+    """
+    for needed, one in (
+        ({"algorithm", *LENGTHS}, _length),
+        (COUNTS, _counts),
+        ({"num_workers", "num_byzantine", "byzantine"}, _byzantine),
+        ({"algorithm", "attack", "num_byzantine"}, _attack),
+        ({"algorithm", "aggregator", "quorum"}, _unused),
+        ({"algorithm", "num_workers"}, _clients),
+        ({*COUNTS, "quorum", "deadline", "algorithm", "aggregator", "attack"}, _needs),
+        ({"clock"}, _clock),
+        ({"ports"}, _ports),
+        ({"num_workers"}, _processes),
+    ):
+        if needed <= good:
+            one(conf, spec, simulate, report)
+
+
+def declared(conf: dict[str, Any]) -> int:
+    """f: what the rule is told to expect; the real number unless the job says otherwise."""
+    return conf["num_byzantine"] if conf["f"] is None else conf["f"]
+
+
+def _length(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    name, family = conf["algorithm"]["_name_"], conf["algorithm"].get("_family_")
+    allowed = ("rounds",) if family == "federated" else ("steps", "epochs")
+    given = [key for key in LENGTHS if conf[key] is not None]
+    for key in given:
+        if key not in allowed:
+            report(key, f"is set, and {name} ({family}) counts in {' or '.join(allowed)}",
+                   f"write `{allowed[0]}: ...` in its place")
+    fitting = [key for key in given if key in allowed]
+    if len(fitting) > 1:
+        remedy = f"keep one: on the command line, -o {fitting[0]}=null"
+        report(fitting[1], f"is set, and so is {fitting[0]}", remedy)
+    if not given:
+        report(allowed[0], f"is missing: {name} does not know how long to run",
+               f"add `{' or `'.join(key + ': ...`' for key in allowed)} to job_conf")
+
+
+def _counts(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    n = conf["num_workers"]
+    for key in ("num_byzantine", "f"):
+        if conf[key] is not None and conf[key] >= n:
+            report(key, f"is {conf[key]}, and must be less than num_workers, {n}", f"write at most {n - 1}")
+
+
+def _byzantine(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    nodes, n, count = conf["byzantine"], conf["num_workers"], conf["num_byzantine"]
+    if nodes is None:
+        return
+    outside = [node for node in nodes if node >= n]
+    if outside:
+        report("byzantine", f"names node {outside[0]}, and nodes are 0 to {n - 1} (num_workers {n})",
+               "name worker nodes")
+    if len(set(nodes)) < len(nodes):
+        report("byzantine", f"is {shown(nodes)}, which names a node twice", "name each once")
+    if len(nodes) != count:
+        report("byzantine", f"names {len(nodes)} nodes, and num_byzantine is {count}",
+               f"write `num_byzantine: {len(nodes)}`, or leave byzantine out to have them drawn by seed")
+
+
+def _attack(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    attack, algorithm = conf["attack"], conf["algorithm"]
+    kind, carried = attack.get("_acts_on_", "none"), algorithm.get("_attacks_") or []
+    if kind == "none":
+        return
+    if conf["num_byzantine"] == 0:
+        report("attack", f"is {attack['_name_']}, and num_byzantine is 0: no node would attack",
+               "write `num_byzantine: 1` or more, or `attack: none`")
+    if kind not in carried:
+        on = ", ".join(carried) or "nothing"
+        report("attack", f"is {attack['_name_']}, which acts on {kind}; {algorithm['_name_']} carries only "
+               f"attacks on {on}", "choose another attack or another algorithm")
+
+
+def _unused(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    algorithm = conf["algorithm"]
+    name = algorithm["_name_"]
+    if not algorithm.get("_rule_"):
+        if conf["aggregator"]["_name_"] != "average":
+            report("aggregator", f"is {conf['aggregator']['_name_']}, and {name} uses no rule",
+                   "leave it out, or choose algorithm parameter_server")
+        if conf["quorum"] is not None:
+            report("quorum", f"is {conf['quorum']}, and {name} waits for no quorum", "leave it out")
+    elif algorithm.get("_family_") == "federated" and conf["quorum"] is not None:
+        report("quorum", f"is {conf['quorum']}, and {name} waits for clients_per_round updates",
+               "leave it out, and set algorithm.clients_per_round")
+
+
+def _clients(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    clients, n = conf["algorithm"].get("clients_per_round"), conf["num_workers"]
+    if clients is not None and clients > n:
+        report("algorithm.clients_per_round", f"is {clients}, and num_workers is {n}",
+               f"write at most {n}, or more num_workers")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Rows that a rule is given at a step, what decides that, and the key that would change it."""
+
+    rows: int
+    why: str
+    key: str
+
+
+def arrival(conf: dict[str, Any]) -> Arrival:
+    """How many rows the rule sees: the quorum, the round's clients, or all nodes that are not silent."""
+    n, f, quorum, algorithm = conf["num_workers"], declared(conf), conf["quorum"], conf["algorithm"]
+    if algorithm.get("_family_") == "federated" and "clients_per_round" in algorithm:
+        clients = algorithm["clients_per_round"]
+        return Arrival(min(clients, n), f"clients_per_round {clients}", "algorithm.clients_per_round")
+    if quorum == "n-f":
+        return Arrival(n - f, f"quorum n-f, {n} - {f}", "num_workers")
+    if quorum is not None:
+        return Arrival(quorum, f"quorum {quorum}", "quorum")
+    silent = _silent(conf)
+    return Arrival(n - silent, f"num_workers {n}" + f" less {silent} silent" * bool(silent), "num_workers")
+
+
+def _silent(conf: dict[str, Any]) -> int:
+    return conf["num_byzantine"] if conf["attack"].get("_acts_on_") == "nothing_sent" else 0
+
+
+def _needs(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    """The rule's bound n >= a f + b, n being the rows that arrive; and whether the quorum can be reached."""
+    n, f, rule = conf["num_workers"], declared(conf), conf["aggregator"]
+    if not conf["algorithm"].get("_rule_") or f >= n:
+        return
+    comes = arrival(conf)
+    if comes.rows > n:
+        report("quorum", f"is {comes.rows}, and num_workers is {n}", f"write at most {n}, or n-f")
+        return
+    live = n - _silent(conf)
+    if conf["quorum"] is not None and comes.rows > live and conf["deadline"] is None:
+        report("quorum", f"is {shown(conf['quorum'])}, {comes.rows} rows, and {n - live} of {n} nodes send "
+               f"nothing (attack {conf['attack']['_name_']}): it is never reached",
+               f"write at most {live}, or set a deadline")
+    slope, plus = (rule.get("_needs_") or {}).get("f", 0), (rule.get("_needs_") or {}).get("plus", 1)
+    least = slope * f + plus
+    if comes.rows >= least:
+        return
+    missing = least - comes.rows
+    enough = conf[comes.key] + missing if comes.key in conf else least
+    remedy = f"write `{comes.key}: {enough}` or more"
+    follows = conf["quorum"] == "n-f"  # then one more f is also one row less
+    if slope and comes.rows + follows * f >= plus:
+        most = (comes.rows + follows * f - plus) // (slope + follows)
+        remedy = f"as it is, f can be at most {most}; or {remedy}"
+    needs = " + ".join([f"{slope} f"] * bool(slope) + [str(plus)])
+    key = next((one for one in ("f", "num_byzantine") if one in spec.job_conf), "aggregator")
+    fault = "is" if key == "aggregator" else "is too large for"
+    report(key, f"{fault} {rule['_name_']}, which needs n >= {needs}: {least} rows for f = {f}, and "
+           f"{comes.rows} arrive ({comes.why})", remedy)
+
+
+def _clock(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    if conf["clock"] == "virtual" and not simulate:
+        report("clock", "is virtual, and processes over the mesh run on the wall clock in this version",
+               "write `clock: auto`, or run it with --simulate")
+
+
+def _ports(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    if conf["ports"] is not None:
+        low, high = (int(port) for port in conf["ports"].split("-"))
+        if not 1 <= low <= high <= 65535:
+            message = f"is {conf['ports']!r}, which is no range within 1-65535"
+            report("ports", message, "write a range such as '29600-29650'")
+
+
+def _processes(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    processes = sum(worker.processes for worker in spec.worker_ips)
+    if not simulate and processes > conf["num_workers"]:
+        report("num_workers", f"is {conf['num_workers']}, and worker_ips start {processes} processes: "
+               "some would have no node", "start fewer processes, or more num_workers")

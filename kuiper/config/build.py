@@ -1,0 +1,88 @@
+"""Objects from a resolved configuration: the parts of a job, its adversary, its algorithm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from kuiper import random
+from kuiper.algorithms.base import Algorithm, Job
+from kuiper.attacks.adversary import Adversary
+from kuiper.config.instantiate import factory
+from kuiper.data import Dataset
+from kuiper.errors import SpecError
+from kuiper.learner import Batches, FlatModel, Learner
+from kuiper.link.clock import VirtualClock, WallClock
+from kuiper.record import Recorder
+
+
+class Builder:
+    """Builds from one resolved configuration.
+
+    Args:
+        config: as written to config.yaml by the submitter.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self.conf = config["conf"]
+        self.seed: int = self.conf["seed"]
+        self.n: int = self.conf["num_workers"]
+        declared = self.conf["f"]
+        self.f: int = self.conf["num_byzantine"] if declared is None else declared
+
+    def make(self, group: str, *args: Any) -> Any:
+        return self.factory(group)(*args)
+
+    def factory(self, group: str) -> Callable[..., Any]:
+        return factory(self.conf[group], self.config["job"].get("allow") or ())
+
+    def adversary(self) -> Adversary:
+        group, listed = self.conf["attack"], self.conf["byzantine"]
+        if listed is None:
+            listed = random.permutation(self.seed, "byzantine", 0, 0, self.n)[: self.conf["num_byzantine"]]
+        attack = self.factory("attack") if group.get("_target_") else None
+        return Adversary(np.sort(np.asarray(listed, np.int64)), group["_acts_on_"], attack)
+
+    def clock(self) -> WallClock | VirtualClock:
+        if self.conf["clock"] == "wall":
+            return WallClock()
+        return VirtualClock(self.make("devices", self.n, self.seed))
+
+    def learner(self, adversary: Adversary, device: str) -> Learner:
+        data: Dataset = self.make("dataset", self.seed).to(device)
+        labels = data.train_y.cpu().numpy()
+        shards = self.make("partition", labels, self.n, random.numpy_generator(self.seed, "partition"))
+        empty = [node for node, shard in enumerate(shards) if not len(shard)]
+        if empty:
+            raise SpecError(f"partition: nodes {empty[:10]} got no samples of {len(labels)}",
+                            "use fewer workers, more data or a milder partition")
+        random.seed_torch(self.seed, "initial weights")
+        model = FlatModel(self.make("model", data.shape, data.classes), self.conf["loss"], device)
+        batches = Batches(data, shards, self.conf["batch_size"], self.seed, adversary)
+        return Learner(model, data, batches, self.conf["engine"])
+
+    def steps(self, learner: Learner) -> int:
+        """Steps or rounds; an epoch is one pass of all nodes together over the training set."""
+        conf = self.conf
+        if conf["epochs"] is not None:
+            samples = len(learner.data.train_y)
+            return max(1, math.ceil(conf["epochs"] * samples / (conf["batch_size"] * self.n)))
+        return conf["steps"] or conf["rounds"]
+
+    def job(self, adversary: Adversary, learner: Learner, recorder: Recorder) -> Job:
+        conf, nodes = self.conf, np.arange(self.n)
+        quorum = self.n - self.f if conf["quorum"] == "n-f" else conf["quorum"]
+        return Job(
+            seed=self.seed, steps=self.steps(learner), eval_interval=conf["eval_interval"], nodes=nodes,
+            senders=np.setdiff1d(nodes, adversary.silent), byzantine=adversary.byzantine, f=self.f,
+            quorum=quorum, deadline=conf["deadline"], theta=learner.model.theta.clone(), learner=learner,
+            rule=self.factory("aggregator"), averages=conf["aggregator"]["_name_"] == "average",
+            optimizer=self.make("optimizer"), schedule=self.factory("schedule"),
+            selector=self.make("selector"), recorder=recorder)
+
+    def algorithm(self, job: Job, records: bool) -> Algorithm:
+        return self.factory("algorithm")(job, records=records)

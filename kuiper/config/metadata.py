@@ -1,0 +1,92 @@
+"""What a group's yaml says of itself, in keys that begin with '_', and what follows for its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kuiper.config import schema
+from kuiper.config.schema import Key
+
+ACTS_ON = ("rows", "labels", "gather", "nothing_sent", "none")
+METADATA: dict[str, Key] = {
+    "_target_": Key("text", "what is built: module.name"),
+    "_family_": Key("text", "of an algorithm", choices=("synchronous", "gossip", "federated")),
+    "_peers_": Key("bool", "whether an algorithm has no server"),
+    "_rule_": Key("bool", "whether an algorithm uses the aggregator and the quorum"),
+    "_attacks_": Key("list", "the _acts_on_ of attacks that an algorithm can carry", items="text"),
+    "_needs_": Key("mapping", "{f: a, plus: b}: a rule needs n >= a f + b rows"),
+    "_acts_on_": Key("text", "where an attack acts", choices=ACTS_ON),
+    "_engine_": Key("text", "what suits a model", choices=("sequential", "batched")),
+    "_doc_": Key("text", "one line for users"),
+    "_bounds_": Key("mapping", "parameter: [low, high], null for an open end"),
+    "_choices_": Key("mapping", "parameter: list of its only values"),
+    "_types_": Key("mapping", "parameter: type, where the default is null"),
+}
+CARRIED = tuple(METADATA)[:8]  # into the resolved configuration
+NEEDED = {
+    "algorithm": ("_target_", "_family_", "_peers_", "_rule_", "_attacks_"),
+    "aggregator": ("_target_", "_needs_"),
+    "attack": ("_acts_on_",),
+    "model": ("_target_", "_engine_"),
+}
+MISSING = "???"  # Hydra's word for what must be given
+_KINDS = {"int": "int", "float": "float", "bool": "bool", "str": "text", "list": "list"}
+
+
+def faults(group: str, conf: Any) -> Iterator[tuple[str, str, str]]:
+    """What is wrong with the metadata of a composed group: key, message, remedy."""
+    if not isinstance(conf, Mapping):
+        yield "", f"leaves the group {group} empty", "remove its @package line, give it a _target_"
+        return
+    for key in NEEDED.get(group, ("_target_",)):
+        if key not in conf:
+            yield key, f"is missing, and every {group} has it", f"add {key}: {METADATA[key].doc}"
+    if conf.get("_acts_on_") in ("rows", "labels", "gather") and "_target_" not in conf:
+        yield "_target_", "is missing", "add the function that attacks"
+    for key, value in conf.items():
+        if key.startswith("_") and key not in METADATA:
+            yield key, "is no metadata that kuiper knows", schema.nearest(key, METADATA)
+        elif key.startswith("_"):
+            wrong = schema.check(METADATA[key], value)[1]
+            for name, inner in value.items() if not wrong and isinstance(value, dict) else ():
+                wrong = wrong or _inner(key, name, inner, conf)
+            if wrong:
+                yield key, wrong, METADATA[key].doc
+
+
+def _inner(key: str, name: str, value: Any, conf: Mapping[str, Any]) -> str:
+    """What is wrong with one entry of _needs_, _bounds_, _choices_ or _types_."""
+    if key != "_needs_" and name not in conf:
+        return f"names {name!r}, which is no parameter"
+    pair = isinstance(value, list) and len(value) == 2
+    end = Key("float", null=True)
+    fits = {
+        "_needs_": name in ("f", "plus") and not schema.check(Key("int", low=0), value)[1],
+        "_bounds_": pair and not any(schema.check(end, one)[1] for one in value),
+        "_choices_": isinstance(value, list),
+        "_types_": isinstance(value, str) and value in _KINDS,
+    }
+    return "" if fits[key] else f"is {schema.shown({name: value})}"
+
+
+def keys(group: Mapping[str, Any]) -> dict[str, Key]:
+    """What each parameter of a composed group may be, from its default and the group's metadata."""
+    return {name: _key(name, default, group) for name, default in group.items() if not name.startswith("_")}
+
+
+def _key(name: str, default: Any, group: Mapping[str, Any]) -> Key:
+    low, high = (group.get("_bounds_") or {}).get(name, (None, None))
+    choices = tuple((group.get("_choices_") or {}).get(name, ()))
+    stated = (group.get("_types_") or {}).get(name)
+    kind = _KINDS.get(stated) if stated else _kind(default)
+    items = _kind(default[0]) if isinstance(default, list) and default else "any"
+    return Key(kind or "any", low=low, high=high, choices=choices, null=default is None, items=items)
+
+
+def _kind(default: Any) -> str:
+    for kind, types in (("bool", bool), ("int", int), ("float", float), ("list", list), ("mapping", dict)):
+        if isinstance(default, types):
+            return kind
+    free = not isinstance(default, str) or default == MISSING or "${" in default
+    return "any" if free else "text"

@@ -1,0 +1,50 @@
+"""Scores of a model on the test set."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from kuiper.data import Dataset
+from kuiper.learner.flat import FlatModel
+
+_CHUNK = 1000  # test samples a forward pass
+_TRUSTED = 2000  # training samples from which BatchNorm statistics are re-estimated
+
+
+@torch.no_grad()
+def evaluate(model: FlatModel, theta: torch.Tensor, data: Dataset) -> dict[str, float]:
+    """top_1 and top_5 in percent, and the mean loss, of theta (d,) on the test set.
+
+    BatchNorm statistics are re-estimated from the first training samples, so that a model
+    that was aggregated from many nodes is scored with statistics of its own.
+    """
+    model.theta.copy_(theta)
+    _estimate_batchnorm(model.module, data.train_x[:_TRUSTED])
+    model.module.eval()
+    first = fifth = loss = 0.0
+    for start in range(0, len(data.test_y), _CHUNK):
+        y = data.test_y[start : start + _CHUNK]
+        logits = model.module(data.test_x[start : start + _CHUNK])
+        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == y[:, None]
+        first += ranked[:, 0].sum().item()
+        fifth += ranked.any(1).sum().item()
+        loss += model.loss(logits, y).item() * len(y)
+    total = len(data.test_y)
+    return {"top_1": 100.0 * first / total, "top_5": 100.0 * fifth / total, "loss": loss / total}
+
+
+def _estimate_batchnorm(module: nn.Module, inputs: torch.Tensor) -> None:
+    layers = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average over the batches that follow
+    module.train()
+    for chunk in inputs.split(_CHUNK // 4):
+        if len(chunk) > 1:
+            module(chunk)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum

@@ -1,0 +1,196 @@
+"""What a role sees of the world: channels, gathered rows and one small link interface.
+
+Dimension letters: n nodes, k nodes of a block, m rows gathered, d parameters.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from kuiper.topology import Exchange
+
+
+@dataclass(frozen=True)
+class Channel:
+    """What an algorithm sends, declared before it runs; every frame is checked against it.
+
+    Attributes:
+        name: for logs and errors.
+        number: on the wire, 1..65535 (0 is the mesh's own).
+        width: floats per row, d.
+        dtype: of the rows.
+        columns: names of the float64 values that travel beside each node's row.
+        shared: True when one row goes to all the nodes a frame names (a model), False when
+            each named node sends a row of its own (a gradient).
+        work: samples that a node processes between being asked and its row being ready;
+            what the virtual clock charges.
+        charged: whether its bytes count as the algorithm's traffic (an observer's do not).
+            Attacks act on charged channels only.
+    """
+
+    name: str
+    number: int
+    width: int
+    dtype: torch.dtype = torch.float32
+    columns: tuple[str, ...] = ()
+    shared: bool = False
+    work: float = 0.0
+    charged: bool = True
+
+    @property
+    def row_bytes(self) -> int:
+        return self.width * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Request:
+    """A model that a block of nodes was asked to work on.
+
+    Attributes:
+        step: of the algorithm.
+        nodes: (k,) int64, the cohort: those nodes of the block whose rows will count.
+        row: (d,) the model.
+    """
+
+    step: int
+    nodes: np.ndarray
+    row: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Rows in node order, whatever the order of arrival.
+
+    Attributes:
+        nodes: (m,) int64, ascending.
+        rows: (m, d).
+        columns: name -> (m,) float64.
+        late: rows that were expected and do not count.
+    """
+
+    nodes: np.ndarray
+    rows: torch.Tensor
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
+    late: int = 0
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What each node of a block hears along the edges of an exchange.
+
+    Attributes:
+        gathered: the distinct rows that arrived for the block.
+        exchange: the edges of this step.
+        tamper: (receiver, senders, rows) -> rows, an omniscient attack at one receiver.
+    """
+
+    gathered: Gathered
+    exchange: Exchange
+    tamper: Callable[[int, np.ndarray, torch.Tensor], torch.Tensor] | None = None
+
+    def of(self, node: int) -> torch.Tensor:
+        """The rows that `node` hears, (senders, d), in node order; a missing sender has none."""
+        senders = self.exchange.into(node)
+        senders = senders[np.isin(senders, self.gathered.nodes)]
+        rows = self.gathered.rows[np.searchsorted(self.gathered.nodes, senders)]
+        return self.tamper(node, senders, rows) if self.tamper and len(senders) else rows
+
+
+class Traffic:
+    """What moved since it was last taken; receiving threads and the event loop both add."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._moved = self._nothing()
+
+    def add(self, **moved: int) -> None:
+        """Add to bytes_in, bytes_out, rows or late."""
+        with self._lock:
+            for name, amount in moved.items():
+                self._moved[name] += amount
+
+    def take(self) -> dict[str, int]:
+        with self._lock:
+            taken, self._moved = self._moved, self._nothing()
+        return taken
+
+    @staticmethod
+    def _nothing() -> dict[str, int]:
+        return dict.fromkeys(("bytes_in", "bytes_out", "rows", "late"), 0)
+
+
+class Link(ABC):
+    """A transport and a clock for the block of nodes that one role handles.
+
+    Attributes:
+        nodes: (k,) int64, the block; the hub (server or observer) is node n.
+        traffic: bytes and rows of charged channels.
+    """
+
+    nodes: np.ndarray
+    traffic: Traffic
+
+    @abstractmethod
+    def now(self) -> float:
+        """Seconds since the job began, on the job's clock."""
+
+    @abstractmethod
+    async def publish(self, channel: Channel, step: int, row: torch.Tensor, to: np.ndarray,
+                      reply: Channel) -> None:
+        """Hub: send one row to the nodes `to`, and expect a row of `reply` from each."""
+
+    @abstractmethod
+    def requests(self, channel: Channel) -> AsyncIterator[Request]:
+        """Nodes: what the hub asks, until it says goodbye. A newer request replaces an older one."""
+
+    @abstractmethod
+    async def send(self, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor,
+                   columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None) -> None:
+        """Nodes: each sends its row to the hub, or along the edges of an exchange.
+
+        Args:
+            nodes: (k,) ascending ids of the senders, all of this block.
+            rows: (k, d); not to be written to until the step after next.
+        """
+
+    @abstractmethod
+    def expect(self, channel: Channel, senders: Callable[[int], np.ndarray]) -> None:
+        """Declare, as a pure function of the step, whose rows this role gathers."""
+
+    @abstractmethod
+    async def gather(self, channel: Channel, step: int, quorum: int | None = None,
+                     deadline: float | None = None, minimum: int = 1) -> Gathered:
+        """The first `quorum` rows of a step (None: of all live expected senders), in node order.
+
+        Args:
+            deadline: seconds after which what has arrived must do.
+            minimum: fewer rows than this is an error.
+        Raises:
+            QuorumLost: too few senders are alive, or arrived by the deadline.
+        """
+
+    @abstractmethod
+    async def neighbours(self, channel: Channel, step: int, exchange: Exchange) -> Neighbours:
+        """Peers: the rows sent along the edges into this block."""
+
+    @abstractmethod
+    async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor) -> torch.Tensor:
+        """Peers: the mean over all nodes, summed in float64 in node order; (d,) like rows.
+
+        The same bits at every node, however the nodes are placed.
+        """
+
+    @abstractmethod
+    def charge(self, samples: float) -> None:
+        """The nodes of this block have each processed so many samples: their clocks advance."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Say goodbye; nothing more is sent."""
+

@@ -1,0 +1,227 @@
+"""How two processes become peers: TCP, TLS, then a hello and its answer, both of fixed size.
+
+Between two processes there are two connections, one per direction, because an SSL object must not
+be read and written by two threads at once. The same side dials both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+import ssl
+import struct
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kuiper.errors import HostError, ProtocolError
+from kuiper.link import credentials as tls
+
+SENDS, RECEIVES = 0, 1
+"""What the side that dials does on the connection."""
+WELCOME, OTHER_RUN, NOT_YOU, NOT_NEWER, NO_FIRST = range(5)
+REFUSALS = {
+    OTHER_RUN: "it belongs to another run",
+    NOT_YOU: "this process may not join there under its rank",
+    NOT_NEWER: "this rank has joined there already, or came too late",
+    NO_FIRST: "the connection that should have come first is not there",
+}
+HANDSHAKE_SECONDS = 5.0
+_MAGIC = b"kuiper\x00\x01"  # the last byte is the version of everything on the wire
+_HELLO = struct.Struct("<8sBBHII32s12x")
+_RETRY_SECONDS = 0.05
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What each side says first: who it is, and of which run.
+
+    Attributes:
+        rank: of the process that says it.
+        attempt: how often its agent has restarted it.
+        run: SHA-256 of the run id.
+        port: where it listens itself, 0 if it does not.
+        direction: SENDS or RECEIVES, what the side that dials does.
+        status: in an answer, WELCOME or why not.
+    """
+
+    rank: int
+    attempt: int
+    run: bytes
+    port: int = 0
+    direction: int = SENDS
+    status: int = WELCOME
+
+    def pack(self) -> bytes:
+        return _HELLO.pack(
+            _MAGIC, self.direction, self.status, self.port, self.rank, self.attempt, self.run
+        )
+
+    @staticmethod
+    def unpack(data: bytes) -> Hello:
+        magic, direction, status, port, rank, attempt, run = _HELLO.unpack(data)
+        if magic != _MAGIC or direction not in (SENDS, RECEIVES):
+            raise ProtocolError(f"a connection begins with {magic.hex()} instead of a hello")
+        return Hello(rank, attempt, run, port, direction, status)
+
+
+@dataclass
+class Door:
+    """What a process needs to dial others and to answer them.
+
+    Args:
+        run_id: of the run.
+        names: of the processes, by rank.
+        credentials: folder with ca.pem, cert.pem and key.pem, or None for plain TCP.
+    """
+
+    run_id: str
+    names: list[str]
+    credentials: Path | None
+    run: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.run = hashlib.sha256(self.run_id.encode()).digest()
+        self._server = tls.server_context(self.credentials) if self.credentials else None
+        self._client = tls.client_context(self.credentials) if self.credentials else None
+
+    def answer(self, connection: socket.socket) -> Hello:
+        """On an accepted, wrapped connection: TLS and the hello, within HANDSHAKE_SECONDS in all.
+
+        Returns a hello whose rank is the one that the certificate names. Whether to let it in is
+        the caller's to say, and so is closing the connection.
+
+        Raises:
+            OSError: it closed, said nothing in time, or has no certificate of this run.
+            ProtocolError: what it said is not a hello, or not what its certificate says.
+        """
+        deadline = time.monotonic() + HANDSHAKE_SECONDS
+        connection.settimeout(HANDSHAKE_SECONDS)
+        if isinstance(connection, ssl.SSLSocket):
+            try:
+                connection.do_handshake()
+            except ssl.SSLError:
+                _let_it_read(connection, deadline)
+                raise
+        hello = Hello.unpack(_read(connection, deadline))
+        if hello.rank >= len(self.names):
+            raise ProtocolError(f"a hello claims rank {hello.rank} of {len(self.names)}")
+        self._check_name(connection, hello.rank)
+        return hello
+
+    def wrap(self, raw: socket.socket) -> socket.socket:
+        """An accepted connection, ready for `answer`; from here on `raw` is not to be used.
+
+        Raises:
+            OSError: it was closed already.
+        """
+        if self._server is None:
+            return raw
+        return self._server.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
+
+    def dial(self, rank: int, host: str, port: int, hello: Hello, timeout: float) -> socket.socket:
+        """Connect to a process, trying again until the timeout is over if nobody is there yet.
+
+        Raises:
+            HostError: nobody answers in time, it is not who it should be, or it refuses us.
+        """
+        who = f"{self.names[rank]} at {host}:{port}"
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return self._dial_once(rank, host, port, hello, deadline)
+            except ssl.SSLError as error:
+                if not isinstance(error, ssl.SSLEOFError):
+                    raise HostError(
+                        f"{who} and this process do not accept each other: {error}",
+                        "both need certificates of one run that have not expired",
+                    ) from error
+                problem = error
+            except ProtocolError as error:
+                raise HostError(
+                    f"{who} and this process do not accept each other: {error.message}",
+                    "is the address that of this run, and is no second process of this rank up?",
+                ) from error
+            except OSError as error:
+                problem = error
+            if time.monotonic() + _RETRY_SECONDS > deadline:
+                raise HostError(
+                    f"{who} cannot be reached within {timeout:g} s: {problem}",
+                    "is the process up, and does a firewall let this host through to that port?",
+                ) from problem
+            time.sleep(_RETRY_SECONDS)
+
+    def _dial_once(self, rank: int, host: str, port: int, hello: Hello, deadline: float) -> socket.socket:
+        patience = max(min(HANDSHAKE_SECONDS, deadline - time.monotonic()), 0.01)
+        connection = socket.create_connection((host, port), timeout=patience)
+        try:
+            tune(connection)
+            if self._client is not None:
+                connection = self._client.wrap_socket(connection)
+            self._check_name(connection, rank)
+            connection.sendall(hello.pack())
+            answer = Hello.unpack(_read(connection, time.monotonic() + patience))
+            if answer.run != self.run or answer.status == OTHER_RUN:
+                raise ProtocolError(REFUSALS[OTHER_RUN])
+            if answer.status != WELCOME or answer.rank != rank:
+                raise ProtocolError(REFUSALS.get(answer.status, f"it says it is rank {answer.rank}"))
+            connection.settimeout(None)
+            return connection
+        except BaseException:
+            connection.close()
+            raise
+
+    def _check_name(self, connection: socket.socket, rank: int) -> None:
+        if not isinstance(connection, ssl.SSLSocket):
+            return  # `security: none`: the hello is believed
+        name = tls.identity(connection, self.run_id)
+        if name != self.names[rank]:
+            raise ProtocolError(f"a certificate of {name} was shown for {self.names[rank]}")
+
+
+def tune(connection: socket.socket) -> None:
+    """Options of every connection: small frames leave at once, a host that vanished is noticed."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def shut(connection: socket.socket) -> None:
+    """Wake whoever waits on the connection; the thread that owns it is left to close it.
+
+    It is the plain socket's method, because SSLSocket.shutdown pulls the TLS state from under a
+    running thread.
+    """
+    try:
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+    except OSError:
+        pass  # the other side was quicker
+
+
+def _read(connection: socket.socket, deadline: float) -> bytes:
+    """A hello, with one deadline for all of it, so that a byte now and then does not hold the door."""
+    data = b""
+    while len(data) < _HELLO.size:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no hello in time")
+        connection.settimeout(left)
+        more = connection.recv(_HELLO.size - len(data))
+        if not more:
+            raise ConnectionResetError("it closed before its hello was complete")
+        data += more
+    return data
+
+
+def _let_it_read(connection: socket.socket, deadline: float) -> None:
+    """Wait until a refused peer has read why: closing at once would reset what it has not read yet."""
+    try:
+        socket.socket.shutdown(connection, socket.SHUT_WR)
+        while socket.socket.recv(connection, 4096) and time.monotonic() < deadline:
+            pass
+    except OSError:
+        pass  # it is gone

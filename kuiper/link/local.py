@@ -1,0 +1,151 @@
+"""The local transport: every node in one process, all nodes of a kind one block.
+
+On the virtual clock arrival times are known before anything is computed, so a gather picks
+the rows that count first, and the nodes are asked for those only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+
+import numpy as np
+import torch
+
+from kuiper.attacks.adversary import Adversary
+from kuiper.errors import QuorumLost
+from kuiper.link.base import Channel, Gathered, Link, Neighbours, Request, Traffic
+from kuiper.link.clock import VirtualClock, WallClock
+from kuiper.link.reduce import ordered_mean
+from kuiper.link.wire import frame_bytes
+from kuiper.topology import Exchange
+
+_Message = tuple[np.ndarray, torch.Tensor, dict[str, np.ndarray]]
+
+
+class Switchboard:
+    """What the hub's link and the nodes' link share: the clock, the rows on their way."""
+
+    def __init__(self, nodes: int, adversary: Adversary, clock: WallClock | VirtualClock) -> None:
+        self.nodes = nodes
+        self.adversary = adversary
+        self.clock = clock
+        self.requests: asyncio.Queue[Request | None] = asyncio.Queue()
+        self.sent: dict[tuple[int, int], asyncio.Future[_Message]] = defaultdict(
+            lambda: asyncio.get_running_loop().create_future())
+
+    def links(self) -> tuple[LocalLink, LocalLink]:
+        """The hub's link and the nodes' link."""
+        return (LocalLink(self, np.array([self.nodes])), LocalLink(self, np.arange(self.nodes)))
+
+
+class LocalLink(Link):
+    def __init__(self, switchboard: Switchboard, nodes: np.ndarray) -> None:
+        self.nodes = nodes
+        self.traffic = Traffic()
+        self._shared = switchboard
+        self._adversary = switchboard.adversary
+        self._clock = switchboard.clock
+        self._virtual = switchboard.clock if isinstance(switchboard.clock, VirtualClock) else None
+        self._asked: tuple[Channel, int, torch.Tensor, np.ndarray] | None = None
+        self._departed = np.zeros(switchboard.nodes)
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    async def publish(self, channel: Channel, step: int, row: torch.Tensor, to: np.ndarray,
+                      reply: Channel) -> None:
+        self._asked = (channel, step, row, to)
+        self.traffic.add(bytes_out=len(to) * frame_bytes(channel, 1, 1))
+
+    async def requests(self, channel: Channel) -> AsyncIterator[Request]:
+        while (request := await self._shared.requests.get()) is not None:
+            yield request
+
+    async def send(self, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor,
+                   columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None) -> None:
+        if channel.charged:
+            rows = self._adversary.leaving(nodes, rows)
+            copies = len(nodes) if to is None else len(to.senders)
+            self.traffic.add(bytes_out=copies * frame_bytes(channel, 1, 1))
+        if self._virtual and to is not None:
+            self._departed = self._virtual.nodes.copy()
+        self._shared.sent[channel.number, step].set_result((nodes, rows, columns or {}))
+        if to is None:
+            await asyncio.sleep(0)  # the hub takes it now: peers do not run ahead of their observer
+
+    def expect(self, channel: Channel, senders: Callable[[int], np.ndarray]) -> None:
+        """Nothing to prepare: what is sent here is already in memory."""
+
+    async def gather(self, channel: Channel, step: int, quorum: int | None = None,
+                     deadline: float | None = None, minimum: int = 1) -> Gathered:
+        late = 0
+        if self._asked is not None:
+            late = self._ask(channel, quorum, deadline, minimum)
+        nodes, rows, columns = await self._shared.sent[channel.number, step]
+        del self._shared.sent[channel.number, step]
+        if channel.charged:
+            rows = self._adversary.arriving(nodes, rows)
+            self.traffic.add(bytes_in=(len(nodes) + late) * frame_bytes(channel, 1, 1), rows=len(nodes), late=late)
+        return Gathered(nodes, rows, columns, late)
+
+    def _ask(self, reply: Channel, quorum: int | None, deadline: float | None, minimum: int) -> int:
+        """Choose whose rows will count, ask those nodes, and advance the clock; the number late."""
+        model, step, row, to = self._asked
+        self._asked = None
+        wanted = len(to) if quorum is None else min(quorum, len(to))
+        chosen = to[:wanted]
+        if self._virtual:
+            arrival = self._virtual.arrivals(model, reply, to)
+            byzantine = np.isin(to, self._adversary.byzantine)
+            arrival[byzantine] = self._virtual.hub  # by default Byzantine rows arrive first
+            order = np.lexsort((to, arrival))[:wanted]
+            in_time = arrival[order] <= self._virtual.hub + (np.inf if deadline is None else deadline)
+            chosen = np.sort(to[order[in_time]])
+            everyone = len(chosen) == wanted
+            last = arrival[order[in_time]].max(initial=self._virtual.hub)
+            self._virtual.hub = last if everyone else self._virtual.hub + deadline
+        if len(chosen) < max(minimum, 1):
+            raise QuorumLost(
+                f"step {step}: {len(chosen)} rows of {len(to)} by the deadline of {deadline} s; {minimum} are needed",
+                "raise `deadline`, declare a larger `f`, or use faster `devices`")
+        self._shared.requests.put_nowait(Request(step, chosen, row))
+        return len(to) - len(chosen)
+
+    async def neighbours(self, channel: Channel, step: int, exchange: Exchange) -> Neighbours:
+        nodes, rows, columns = await self._shared.sent[channel.number, step]
+        del self._shared.sent[channel.number, step]
+        heard = len(exchange.senders)
+        self.traffic.add(bytes_in=heard * frame_bytes(channel, 1, 1), rows=heard)
+        if self._virtual:
+            self._virtual.exchange(channel, self._departed, exchange)
+        return Neighbours(Gathered(nodes, rows, columns), exchange, tampering(self._adversary, nodes, rows))
+
+    async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor) -> torch.Tensor:
+        mean = ordered_mean(self._adversary.leaving(nodes, rows))
+        if self._virtual:
+            self._virtual.all_reduce(rows.shape[1] * rows.element_size(), nodes)
+        moved = 2 * (len(nodes) - 1) * rows.shape[1] * rows.element_size()
+        self.traffic.add(bytes_in=moved, bytes_out=moved, rows=len(nodes))
+        return mean
+
+    def charge(self, samples: float) -> None:
+        if self._virtual:
+            self._virtual.charge(self.nodes, samples)
+
+    async def close(self) -> None:
+        if self.nodes[0] == self._shared.nodes:
+            self._shared.requests.put_nowait(None)
+
+
+def tampering(adversary: Adversary, nodes: np.ndarray, rows: torch.Tensor) -> Callable | None:
+    """An omniscient attack at one receiver of an exchange; None when there is none."""
+    if adversary.acts_on != "gather":
+        return None
+    own = {int(node): place for place, node in enumerate(nodes)}
+
+    def tamper(receiver: int, senders: np.ndarray, heard: torch.Tensor) -> torch.Tensor:
+        return adversary.at_receiver(rows[own[receiver]], senders, heard)
+
+    return tamper

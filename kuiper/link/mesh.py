@@ -1,0 +1,331 @@
+"""The mesh: every process of a run, its streams to the others, and how they find each other.
+
+A process that dies, stalls or lies costs only itself: each peer has threads and connections of its
+own, everything it sends is checked against its channel, and its end is told once through the inbox.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kuiper.errors import HostError, ProtocolError
+from kuiper.link import handshake, wire
+from kuiper.link.acceptor import Acceptor
+from kuiper.link.base import Channel
+from kuiper.link.handshake import Door, Hello
+from kuiper.link.stream import DIRECTORY, LEFT, READY, Frame, Inbox, Peer, control_frame
+
+__all__ = ["LEFT", "Inbox", "Mesh"]
+_ENTRY = struct.Struct("<IHH16s")
+"""Of the directory: rank, port, 4 or 6, address."""
+_DIALS_AT_ONCE = 8
+_CLOSE_SECONDS = 5.0
+log = logging.getLogger(__name__)
+
+
+class Mesh:
+    """The streams between this process and the others of its run.
+
+    Args:
+        rank: of this process.
+        names: of all processes, by rank.
+        channels: what may be sent.
+        blocks: the node ids that each rank hosts.
+        inbox: what is done with frames that arrive.
+        run_id: of the run.
+        credentials: folder with ca.pem, cert.pem and key.pem, or None for `security: none`.
+        attempt: how often the agent has restarted this process; a peer that is gone, or was given
+            up on, may join again with a higher one only.
+
+    Attributes:
+        bytes_in, bytes_out: of frames, headers included, by rank of the peer.
+        drained: frames that were received and thrown away, by rank of the peer.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        names: Sequence[str],
+        channels: Sequence[Channel],
+        blocks: Sequence[Sequence[int]],
+        inbox: Inbox,
+        run_id: str,
+        credentials: Path | None,
+        attempt: int = 0,
+    ) -> None:
+        self.rank = rank
+        self.names = list(names)
+        self.channels = {channel.number: channel for channel in channels}
+        self.blocks = [np.sort(np.asarray(block, np.uint32)) for block in blocks]
+        self.inbox = inbox
+        self.bytes_in = dict.fromkeys(range(len(names)), 0)
+        self.bytes_out = dict.fromkeys(range(len(names)), 0)
+        self.drained = dict.fromkeys(range(len(names)), 0)
+        for channel in channels:
+            wire.dtype_code(channel)
+        if len(self.channels) != len(channels) or not all(0 < number < 65536 for number in self.channels):
+            raise ProtocolError(f"channel numbers {sorted(self.channels)} must differ, within 1..65535")
+        self._attempt = attempt
+        self._door = Door(run_id, self.names, credentials)
+        self._acceptor = Acceptor(rank, attempt, self._door, self._admitted)
+        self._peers: dict[int, Peer] = {}
+        self._joined: set[int] = set()
+        """Ranks that have been peers, gone or not."""
+        self._endpoints: dict[int, tuple[str, int]] = {}
+        """Where those that joined listen themselves."""
+        self._directory: dict[int, tuple[str, int]] | None = None
+        self._ready: set[int] = set()
+        self._closing = False
+        self._changed = threading.Condition()
+
+    def listen(self, host: str = "127.0.0.1", ports: range | None = None) -> tuple[str, int]:
+        """Let others connect, from now until `close`; returns the host and the port.
+
+        Args:
+            host: address to bind.
+            ports: the first free one is taken; None: any.
+
+        Raises:
+            ConflictError: none of the ports is free.
+        """
+        self._acceptor.listen(host, ports)
+        return host, self._acceptor.port
+
+    def accept(self, listener: socket.socket) -> None:
+        """As `listen`, on a socket that is bound and listening already; it is the mesh's from now on."""
+        self._acceptor.accept(listener)
+
+    def join(self, host: str, port: int, timeout: float) -> None:
+        """Connect to rank 0, trying again until the timeout (seconds) is over.
+
+        Raises:
+            HostError: it is not there in time, is not who it should be, or refuses this process.
+        """
+        self._dial(0, host, port, time.monotonic() + timeout)
+
+    def wait_joined(self, timeout: float) -> set[int]:
+        """On rank 0: wait until all the others have joined, or the timeout is over.
+
+        One that joined and is gone again is not waited for, and one that did not come in time can
+        join with a newer attempt only. Returns the ranks that are there.
+        """
+        others = set(range(len(self.names))) - {self.rank}
+        with self._changed:
+            self._changed.wait_for(lambda: others <= self._joined, timeout)
+            absent = others - self._joined
+        self._acceptor.give_up(absent)
+        return set(self.alive)
+
+    def connect_all(self, timeout: float) -> set[int]:
+        """Connect every pair, for jobs without a server. Every rank listens, then calls it after joining.
+
+        Rank 0 hands out who listens where to those that have joined it, and returns when they say
+        that they are ready. The others dial those of lower rank and wait for those of higher rank;
+        for each that is not there in time `gone` is called. Returns the ranks that are there.
+
+        Raises:
+            HostError: rank 0 was lost before it handed out the directory.
+        """
+        deadline = time.monotonic() + timeout
+        if self.rank == 0:
+            self._hand_out(deadline)
+        else:
+            self._connect_others(deadline)
+        return set(self.alive)
+
+    @property
+    def alive(self) -> frozenset[int]:
+        """Ranks of the peers that are connected."""
+        with self._changed:
+            return frozenset(self._peers)
+
+    @property
+    def refused(self) -> int:
+        """Connections that were not let in."""
+        return self._acceptor.refused
+
+    def post(
+        self,
+        rank: int,
+        channel: Channel,
+        step: int,
+        nodes: np.ndarray,
+        rows: torch.Tensor,
+        columns: np.ndarray | None = None,
+        supersede: bool = False,
+    ) -> None:
+        """Queue a frame for a peer; never blocks. Nothing happens if the peer is gone.
+
+        Args:
+            rank: of the peer.
+            channel: one of the mesh's.
+            step: step or round.
+            nodes: (m,) uint32, strictly increasing; the senders, or the receivers on a shared channel.
+            rows: (m, d), or one row on a shared channel: contiguous, on the CPU. It is sent from this
+                memory, so it must not change until `flush` has returned True.
+            columns: (m, len(channel.columns)) float64.
+            supersede: drop frames of the same channel to that peer whose sending has not begun.
+
+        Raises:
+            ProtocolError: rows or columns are not what the channel declares.
+        """
+        prefix = wire.encode(channel, step, nodes, rows, columns)
+        with self._changed:
+            peer = self._peers.get(rank)
+        if peer is not None:
+            peer.post(Frame(channel.number, prefix, wire.byte_view(rows)), supersede)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all that was posted is with the operating system; False if the timeout came first."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            peers = list(self._peers.values())
+        return all([peer.flush(deadline) for peer in peers])
+
+    def close(self) -> None:
+        """Send what is queued, say goodbye and end everything; waits 5 s at most for slow peers.
+
+        From here on nothing that arrives is delivered and `gone` is not called. Idempotent.
+        """
+        with self._changed:
+            if self._closing:
+                return
+            self._closing = True
+            peers = list(self._peers.values())
+        self._acceptor.close()
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        for peer in peers:
+            peer.leave()
+        for peer in peers:
+            if not peer.join(deadline):
+                peer.cut("was too slow to say goodbye")
+                peer.join(time.monotonic() + 1)
+
+    def control(self, peer: Peer, header: wire.Header, read: Callable[[int], bytes]) -> None:
+        """See `Office.control`: the directory from rank 0, or a peer that is ready."""
+        plain = header == wire.Header(wire.CONTROL, header.flags, 0, 0, 0, header.length)
+        longest = _ENTRY.size * len(self.names)
+        if plain and header.flags == DIRECTORY and peer.rank == 0 and header.length <= longest:
+            directory = _read_directory(read(header.length))
+            with self._changed:
+                self._directory = directory
+                self._changed.notify_all()
+        elif plain and header.flags == READY and self.rank == 0 and header.length == 0:
+            with self._changed:
+                self._ready.add(peer.rank)
+                self._changed.notify_all()
+        else:
+            raise ProtocolError(f"an unexpected control frame: kind {header.flags}, {header.length} bytes")
+
+    def ended(self, peer: Peer, reason: str) -> None:
+        """See `Office.ended`."""
+        with self._changed:
+            if self._peers.get(peer.rank) is peer:
+                del self._peers[peer.rank]
+            self._changed.notify_all()
+            if self._closing:
+                return
+        log.log(logging.INFO if reason == LEFT else logging.WARNING, "%s %s", self.names[peer.rank], reason)
+        self.inbox.gone(peer.rank, reason)
+
+    def _dial(self, rank: int, host: str, port: int, deadline: float) -> None:
+        halves: list[socket.socket] = []
+        try:
+            for direction in (handshake.SENDS, handshake.RECEIVES):
+                hello = Hello(self.rank, self._attempt, self._door.run, self._acceptor.port, direction)
+                halves.append(self._door.dial(rank, host, port, hello, _left(deadline)))
+        except HostError:
+            for half in halves:
+                half.close()
+            raise
+        self._add(Peer(self, rank, outgoing=halves[0], incoming=halves[1]))
+
+    def _admitted(self, hello: Hello, host: str, outgoing: socket.socket, incoming: socket.socket) -> None:
+        """The acceptor let a process in; a restarted one takes the place of the one it was."""
+        with self._changed:
+            old = self._peers.get(hello.rank)
+            self._endpoints[hello.rank] = (host, hello.port)
+        if old is not None:
+            old.cut(f"was replaced by its attempt {hello.attempt}")
+            old.join(time.monotonic() + _CLOSE_SECONDS)
+        self._add(Peer(self, hello.rank, outgoing, incoming))
+
+    def _add(self, peer: Peer) -> None:
+        with self._changed:
+            self._peers[peer.rank] = peer
+            self._joined.add(peer.rank)
+            peer.start()
+            self._changed.notify_all()
+            if self._closing:
+                peer.cut("joined while this process closed")
+
+    def _hand_out(self, deadline: float) -> None:
+        with self._changed:
+            peers = [self._peers[rank] for rank in sorted(self._peers)]
+            endpoints = {peer.rank: self._endpoints[peer.rank] for peer in peers}
+        entries = b""
+        for rank, (host, port) in endpoints.items():
+            if port:  # one that does not listen cannot take part
+                address = ipaddress.ip_address(host)
+                entries += _ENTRY.pack(rank, port, address.version, address.packed.ljust(16, b"\0"))
+        for peer in peers:
+            peer.post(control_frame(DIRECTORY, entries))
+        with self._changed:
+            self._changed.wait_for(
+                lambda: all(peer.rank in self._ready or peer.cutting.is_set() for peer in peers),
+                _left(deadline),
+            )
+
+    def _connect_others(self, deadline: float) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._directory is not None or 0 not in self._peers, _left(deadline)
+            )
+            directory, hub = self._directory, self._peers.get(0)
+        if directory is None:
+            raise HostError(f"{self.names[0]} did not say who takes part", f"see the log of {self.names[0]}")
+        problems: dict[int, str] = {}
+
+        def reach(rank: int) -> None:
+            try:
+                self._dial(rank, *directory[rank], deadline)
+            except HostError as error:
+                problems[rank] = error.message
+
+        with ThreadPoolExecutor(_DIALS_AT_ONCE) as pool:
+            list(pool.map(reach, [rank for rank in directory if rank < self.rank]))
+        others = set(range(1, len(self.names))) - {self.rank}
+        with self._changed:
+            self._changed.wait_for(
+                lambda: directory.keys() & others <= self._joined | problems.keys(), _left(deadline)
+            )
+            absent = others - self._joined
+        for rank in self._acceptor.give_up(absent):
+            self.inbox.gone(rank, problems.get(rank, "did not join"))
+        if hub is not None:
+            hub.post(control_frame(READY))
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0)
+
+
+def _read_directory(data: bytes) -> dict[int, tuple[str, int]]:
+    """Host and port by rank."""
+    if len(data) % _ENTRY.size:
+        raise ProtocolError(f"a directory of {len(data)} bytes, not a multiple of {_ENTRY.size}")
+    return {
+        rank: (str(ipaddress.ip_address(packed[:4] if version == 4 else packed)), port)
+        for rank, port, version, packed in _ENTRY.iter_unpack(data)
+    }

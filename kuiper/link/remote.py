@@ -1,0 +1,247 @@
+"""The link of a process on the mesh: the same interface as the local one, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from kuiper.attacks.adversary import Adversary
+from kuiper.errors import JobFailed
+from kuiper.link.base import Channel, Gathered, Link, Neighbours, Request, Traffic
+from kuiper.link.clock import WallClock
+from kuiper.link.inbox import Inbox
+from kuiper.link.local import tampering
+from kuiper.link.mesh import Mesh
+from kuiper.link.reduce import ordered_mean
+from kuiper.link.wire import Header, byte_view, frame_bytes
+from kuiper.topology import Exchange
+
+Notify = Callable[..., None]
+
+
+def reduce_channels(width: int, processes: int) -> tuple[Channel, Channel]:
+    """The two channels of a reduce over `processes` processes: parts of rows, parts of the mean."""
+    part = -(-width // processes)
+    return Channel("reduce", 200, width=part), Channel("reduced", 201, width=part)
+
+
+class RemoteLink(Link):
+    """Gather, publish and exchange over a mesh.
+
+    Args:
+        rank: of this process; 0 is the hub's.
+        blocks: the nodes of every rank; blocks[0] is the hub, node n.
+        notify: called with (event, **values) for what a person should know.
+        device: where the role wants its rows; they travel from and to the CPU's memory.
+    """
+
+    def __init__(self, rank: int, blocks: Sequence[np.ndarray], channels: Sequence[Channel],
+                 adversary: Adversary, notify: Notify, device: torch.device) -> None:
+        self.nodes = blocks[rank]
+        self.traffic = Traffic()
+        self.mesh: Mesh | None = None
+        self._rank = rank
+        self._blocks = blocks
+        self._adversary = adversary
+        self._notify = notify
+        self._device = device
+        self._clock = WallClock()
+        self._rank_of = np.zeros(sum(len(block) for block in blocks), np.int64)
+        for owner, block in enumerate(blocks):
+            self._rank_of[block] = owner
+        self._alive = np.ones(len(blocks), bool)
+        self._inboxes = {c.number: Inbox(c, self._live) for c in channels if not c.shared}
+        self._channels = {c.number: c for c in channels}
+        self._asked = Requests()
+        self._own: tuple[np.ndarray, torch.Tensor] | None = None
+
+    # -- called by the mesh, in a peer's receiving thread -----------------------------------
+
+    def place(self, sender: int, header: Header, nodes: np.ndarray,
+              columns: np.ndarray | None) -> list[memoryview] | None:
+        if self._channels[header.channel].shared:
+            return [byte_view(self._asked.buffer(self._channels[header.channel]))]
+        return self._inboxes[header.channel].place(header, nodes.astype(np.int64))
+
+    def arrived(self, sender: int, header: Header, nodes: np.ndarray, columns: np.ndarray | None) -> None:
+        channel = self._channels[header.channel]
+        if channel.charged:
+            self.traffic.add(bytes_in=frame_bytes(channel, header.nodes, header.rows))
+        if channel.shared:
+            self._asked.put(header.step, nodes.astype(np.int64))
+        else:
+            self._inboxes[header.channel].arrived(header, nodes.astype(np.int64), columns)
+
+    def gone(self, rank: int, reason: str) -> None:
+        self._alive[rank] = False
+        if reason != "left":
+            self._notify("gone", rank=rank, nodes=self._blocks[rank].tolist(), reason=reason)
+        if rank == 0:
+            self._asked.end(None if reason == "left" else reason)
+        for inbox in self._inboxes.values():
+            inbox.wake()
+
+    def _live(self, nodes: np.ndarray) -> np.ndarray:
+        return self._alive[self._rank_of[nodes]]
+
+    # -- the link ---------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    async def publish(self, channel: Channel, step: int, row: torch.Tensor, to: np.ndarray,
+                      reply: Channel) -> None:
+        self._inboxes[reply.number].ask(step, to)
+        owners = self._rank_of[to]
+        for rank in np.unique(owners):
+            if self._alive[rank]:
+                self._post(int(rank), channel, step, to[owners == rank], row, supersede=True)
+
+    async def requests(self, channel: Channel) -> AsyncIterator[Request]:
+        while (request := await self._asked.next()) is not None:
+            yield replace(request, row=request.row.to(self._device))
+
+    async def send(self, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor,
+                   columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None) -> None:
+        if channel.charged:
+            rows = self._adversary.leaving(nodes, rows)
+        table = np.stack([columns[name] for name in channel.columns], axis=1) if columns else None
+        if to is None:
+            self._post(0, channel, step, nodes, rows, table)
+            return
+        self._own = (nodes, rows)
+        self._inboxes[channel.number].put(step, nodes, rows)
+        for rank in range(1, len(self._blocks)):
+            needed = to.between(nodes, self._blocks[rank]) if rank != self._rank else nodes[:0]
+            if len(needed) and self._alive[rank]:
+                places = torch.from_numpy(np.searchsorted(nodes, needed))
+                self._post(rank, channel, step, needed, rows if len(needed) == len(nodes) else rows[places])
+
+    def expect(self, channel: Channel, senders: Callable[[int], np.ndarray]) -> None:
+        self._inboxes[channel.number].expect(senders)
+
+    async def gather(self, channel: Channel, step: int, quorum: int | None = None,
+                     deadline: float | None = None, minimum: int = 1) -> Gathered:
+        gathered, missing = await self._inboxes[channel.number].gather(step, quorum, deadline, minimum)
+        gathered = replace(gathered, rows=gathered.rows.to(self._device))
+        if len(missing):
+            self._notify("late", step=step, nodes=missing.tolist(), deadline=deadline)
+        if not channel.charged:
+            return gathered
+        self.traffic.add(rows=len(gathered.nodes), late=gathered.late)
+        rows = self._adversary.arriving(gathered.nodes, gathered.rows)
+        return replace(gathered, rows=rows)
+
+    async def neighbours(self, channel: Channel, step: int, exchange: Exchange) -> Neighbours:
+        gathered, _ = await self._inboxes[channel.number].gather(step, None, None, minimum=0)
+        gathered = replace(gathered, rows=gathered.rows.to(self._device))
+        self.traffic.add(rows=len(gathered.nodes), late=gathered.late)
+        return Neighbours(gathered, exchange, tampering(self._adversary, *self._own))
+
+    async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor) -> torch.Tensor:
+        """Reduce-scatter, then all-gather: each process sums its part of the columns."""
+        rows = self._adversary.leaving(nodes, rows)
+        workers = range(1, len(self._blocks))
+        parts, means = reduce_channels(rows.shape[1], len(workers))
+        summed = np.concatenate([self._blocks[rank] for rank in workers])
+        leaders = np.array([self._blocks[rank][0] for rank in workers])
+        self.expect(parts, lambda _: summed)
+        self.expect(means, lambda _: leaders)
+        padded = torch.nn.functional.pad(rows, (0, parts.width * len(workers) - rows.shape[1]))
+        for rank in workers:
+            part = padded[:, (rank - 1) * parts.width : rank * parts.width].contiguous()
+            self._put_or_post(rank, parts, step, nodes, part)
+        mine = await self.gather(parts, step, minimum=len(summed))
+        mean = ordered_mean(mine.rows)[None]
+        for rank in workers:
+            self._put_or_post(rank, means, step, nodes[:1], mean)
+        reduced = await self.gather(means, step, minimum=len(leaders))
+        return reduced.rows.reshape(-1)[: rows.shape[1]].clone()
+
+    def charge(self, samples: float) -> None:
+        """Wall time charges itself."""
+
+    async def close(self) -> None:
+        for inbox in self._inboxes.values():
+            inbox.shut()
+        await asyncio.to_thread(self.mesh.close)
+
+    def _put_or_post(self, rank: int, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor) -> None:
+        if rank == self._rank:
+            self._inboxes[channel.number].put(step, nodes, rows)
+        else:
+            self._post(rank, channel, step, nodes, rows)
+
+    def _post(self, rank: int, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor,
+              columns: np.ndarray | None = None, supersede: bool = False) -> None:
+        if channel.charged:
+            self.traffic.add(bytes_out=frame_bytes(channel, len(nodes), 1 if channel.shared else len(nodes)))
+        self.mesh.post(rank, channel, step, nodes.astype(np.uint32), rows.cpu().contiguous(), columns, supersede)
+
+
+class Requests:
+    """The newest model that the hub asks this block to work on.
+
+    One model is being worked on, one is ready, one is arriving: three buffers, used in turn.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free: list[torch.Tensor] = []
+        self._arriving: torch.Tensor | None = None
+        self._ready: Request | None = None
+        self._working: torch.Tensor | None = None
+        self._over = False
+        self._reason: str | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+
+    def buffer(self, channel: Channel) -> torch.Tensor:
+        with self._lock:
+            self._arriving = self._free.pop() if self._free else torch.empty(channel.width, dtype=channel.dtype)
+            return self._arriving
+
+    def put(self, step: int, nodes: np.ndarray) -> None:
+        """The model that was arriving is complete; one that was not begun is replaced."""
+        with self._lock:
+            if self._ready is not None:
+                self._free.append(self._ready.row)
+            self._ready = Request(step, nodes, self._arriving)
+        self._signal()
+
+    def end(self, reason: str | None) -> None:
+        """No more requests; a reason makes it a failure."""
+        with self._lock:
+            self._over, self._reason = True, reason
+        self._signal()
+
+    async def next(self) -> Request | None:
+        """The newest request; None after an orderly goodbye.
+
+        Raises:
+            JobFailed: the hub is gone without one.
+        """
+        self._loop, self._wake = asyncio.get_running_loop(), self._wake or asyncio.Event()
+        while True:
+            self._wake.clear()
+            with self._lock:
+                if self._ready is not None:
+                    if self._working is not None:
+                        self._free.append(self._working)
+                    request, self._ready = self._ready, None
+                    self._working = request.row
+                    return request
+                if self._over:
+                    if self._reason is None:
+                        return None
+                    raise JobFailed(f"the server is gone: {self._reason}", "look at the log of ps")
+            await self._wake.wait()
+
+    def _signal(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake.set)

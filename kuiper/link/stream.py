@@ -1,0 +1,309 @@
+"""One-way streams of frames: a thread that sends, a thread that receives, and the peer they make."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from kuiper.errors import ProtocolError
+from kuiper.link import wire
+from kuiper.link.base import Channel
+from kuiper.link.handshake import shut
+from kuiper.link.wire import Header
+
+GOODBYE, DIRECTORY, READY = 1, 2, 3
+"""Kinds of control frames, in their header's `flags`."""
+LEFT = "left"
+"""The reason that `gone` is given for an orderly goodbye."""
+_JOIN_BYTES = 16384
+"""Rows up to this size are sent with their header in one piece (and one TLS record)."""
+_SCRATCH_BYTES = 65536
+_MOST_AT_ONCE = 1 << 30
+"""What one call receives at most: OpenSSL counts in a C int."""
+_LAST_WORDS_SECONDS = 0.5
+"""How long a failed sending thread waits for the receiving one to learn the real reason."""
+
+
+class Inbox(Protocol):
+    """What a link does with frames; called in the receiving thread of a peer, never at once for one peer."""
+
+    def place(self, sender: int, header: Header, nodes: np.ndarray, columns: np.ndarray | None) -> (
+        list[memoryview] | None
+    ):
+        """Where the rows go.
+
+        Returns:
+            Writable byte views whose sizes add up to rows x row_bytes, in order; they belong to the
+            mesh until `arrived` or `gone` is called. None if the frame is not wanted (late): it is
+            then read and thrown away.
+
+        Raises:
+            ProtocolError: the sender should not have sent it; ends the peer.
+        """
+
+    def arrived(self, sender: int, header: Header, nodes: np.ndarray, columns: np.ndarray | None) -> None:
+        """The rows are complete, in the place that `place` gave."""
+
+    def gone(self, rank: int, reason: str) -> None:
+        """The peer is gone, told once: 'left' after a goodbye, else what happened to it."""
+
+
+class Office(Protocol):
+    """What the streams need from the mesh that they belong to."""
+
+    channels: dict[int, Channel]
+    blocks: list[np.ndarray]
+    rank: int
+    inbox: Inbox
+    bytes_in: dict[int, int]
+    bytes_out: dict[int, int]
+    drained: dict[int, int]
+
+    def control(self, peer: Peer, header: Header, read: Callable[[int], bytes]) -> None:
+        """A control frame other than a goodbye has come; `read` takes its payload."""
+
+    def ended(self, peer: Peer, reason: str) -> None:
+        """The peer's streams have ended; called once, in its receiving thread."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame that waits to be sent: all before its rows, and the memory of the rows."""
+
+    channel: int
+    prefix: bytes
+    rows: memoryview
+
+
+def control_frame(kind: int, payload: bytes = b"") -> Frame:
+    header = Header(wire.CONTROL, kind, 0, 0, 0, len(payload))
+    return Frame(wire.CONTROL, header.pack(), memoryview(payload))
+
+
+_GOODBYE_FRAME = control_frame(GOODBYE)
+
+
+class Peer:
+    """Another process of the run, with a stream to it and a stream from it.
+
+    The receiving thread's end is the peer's end: it alone closes the sockets and tells the mesh.
+    """
+
+    def __init__(self, office: Office, rank: int, outgoing: socket.socket, incoming: socket.socket) -> None:
+        self.office = office
+        self.rank = rank
+        self.leaving = False
+        """Set once this side says goodbye: what still comes is thrown away."""
+        self.cutting = threading.Event()
+        self._outgoing = outgoing
+        self._incoming = incoming
+        self._reason = ""
+        self._closed = False
+        self._lock = threading.Lock()
+        self._sender = Sender(self, outgoing)
+        self._receiver = Receiver(self, incoming)
+
+    def start(self) -> None:
+        self._sender.start()
+        self._receiver.start()
+
+    def post(self, frame: Frame, supersede: bool = False) -> None:
+        """Queue a frame. Never blocks, and does nothing once the peer is gone."""
+        self._sender.post(frame, supersede)
+
+    def flush(self, deadline: float) -> bool:
+        """Wait until everything queued is with the operating system, or the peer is gone."""
+        return self._sender.flush(deadline)
+
+    def leave(self) -> None:
+        """Say goodbye after what is queued."""
+        self.leaving = True
+        self._sender.post(_GOODBYE_FRAME)
+
+    def cut(self, reason: str) -> None:
+        """End both streams, from any thread. The first reason given is the one that is told."""
+        with self._lock:
+            self._reason = self._reason or reason
+            self.cutting.set()
+            if self._closed:
+                return
+            for connection in (self._outgoing, self._incoming):
+                shut(connection)
+        self._sender.wake()
+
+    def join(self, deadline: float) -> bool:
+        """Wait for the peer's end; True if it came before the deadline."""
+        self._receiver.join(max(deadline - time.monotonic(), 0))
+        return not self._receiver.is_alive()
+
+    def finish(self, reason: str) -> None:
+        """The end of the receiving thread."""
+        self.cut(reason)
+        self._sender.join()
+        with self._lock:
+            self._closed = True
+            self._outgoing.close()
+            self._incoming.close()
+        self.office.ended(self, self._reason)
+
+
+class Sender(threading.Thread):
+    """Sends queued frames in order, the rows from their own memory."""
+
+    def __init__(self, peer: Peer, connection: socket.socket) -> None:
+        super().__init__(name=f"kuiper-send-{peer.rank}", daemon=True)
+        self._peer = peer
+        self._connection = connection
+        self._queue: deque[Frame] = deque()
+        self._busy = False
+        self._changed = threading.Condition()
+
+    def post(self, frame: Frame, supersede: bool = False) -> None:
+        with self._changed:
+            if self._peer.cutting.is_set():
+                return
+            if supersede:
+                self._queue = deque(queued for queued in self._queue if queued.channel != frame.channel)
+            self._queue.append(frame)
+            self._changed.notify_all()
+
+    def flush(self, deadline: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self._peer.cutting.is_set() or not (self._queue or self._busy),
+                max(deadline - time.monotonic(), 0),
+            )
+
+    def wake(self) -> None:
+        with self._changed:
+            self._queue.clear()
+            self._changed.notify_all()
+
+    def run(self) -> None:
+        peer = self._peer
+        try:
+            while (frame := self._next()) is not None:
+                self._write(frame)
+                peer.office.bytes_out[peer.rank] += len(frame.prefix) + len(frame.rows)
+                if frame is _GOODBYE_FRAME:
+                    socket.socket.shutdown(self._connection, socket.SHUT_WR)
+                    return
+        except OSError as error:
+            peer.cutting.wait(_LAST_WORDS_SECONDS)
+            peer.cut(f"could not be sent to: {error}")
+
+    def _next(self) -> Frame | None:
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._queue or self._peer.cutting.is_set())
+            if self._peer.cutting.is_set():
+                return None
+            self._busy = True
+            return self._queue.popleft()
+
+    def _write(self, frame: Frame) -> None:
+        if len(frame.rows) <= _JOIN_BYTES:
+            self._connection.sendall(frame.prefix + frame.rows)
+        else:
+            self._connection.sendall(frame.prefix)
+            self._connection.sendall(frame.rows)
+
+
+class Receiver(threading.Thread):
+    """Reads frames, checks each before memory is taken for it, and receives rows where they belong."""
+
+    def __init__(self, peer: Peer, connection: socket.socket) -> None:
+        super().__init__(name=f"kuiper-receive-{peer.rank}", daemon=True)
+        self._peer = peer
+        self._connection = connection
+        # Plain sockets fill a whole row in one system call; TLS hands out a record at a time.
+        self._flags = 0 if hasattr(connection, "getpeercert") else socket.MSG_WAITALL
+        self._header = bytearray(wire.HEADER_BYTES)
+        self._scratch: memoryview | None = None
+
+    def run(self) -> None:
+        reason = "this process failed while it received"
+        try:
+            reason = self._frames()
+        except ProtocolError as error:
+            reason = f"broke the protocol: {error.message}"
+        except OSError as error:
+            reason = f"lost the connection: {error}"
+        finally:
+            self._peer.finish(reason)
+
+    def _frames(self) -> str:
+        """Read until the end; returns why it ended."""
+        peer, office = self._peer, self._peer.office
+        view = memoryview(self._header)
+        while True:
+            got = self._fill(view)
+            if got < len(view):
+                return "closed the connection without a goodbye" if not got else "was cut off inside a header"
+            header = wire.unpack(view)
+            if header.channel == wire.CONTROL:
+                if header == Header(wire.CONTROL, GOODBYE, 0, 0, 0, 0):
+                    return LEFT
+                office.control(peer, header, self._take)
+            elif not self._rows(header):
+                return f"was cut off inside a frame of channel {office.channels[header.channel].name}"
+            office.bytes_in[peer.rank] += wire.HEADER_BYTES + header.length
+
+    def _rows(self, header: Header) -> bool:
+        """One frame of a channel; False if the connection ended inside it."""
+        peer, office = self._peer, self._peer.office
+        channel = office.channels.get(header.channel)
+        if channel is None:
+            raise ProtocolError(f"channel {header.channel} is not declared")
+        allowed = office.blocks[office.rank if channel.shared else peer.rank]
+        wire.check(header, channel, allowed)
+        index = bytearray(wire.index_bytes(channel, header.nodes))
+        if self._fill(memoryview(index)) < len(index):
+            return False
+        nodes, columns = wire.decode_index(index, channel, header.nodes)
+        wire.check_nodes(nodes, channel, allowed)
+        size = header.rows * channel.row_bytes
+        views = None if peer.leaving else office.inbox.place(peer.rank, header, nodes, columns)
+        if views is None:
+            office.drained[peer.rank] += 1
+            return self._drain(size)
+        if sum(len(part) for part in views) != size:
+            raise ValueError(f"channel {channel.name}: the places given do not add up to {size} bytes")
+        if any(self._fill(part) < len(part) for part in views):
+            return False
+        office.inbox.arrived(peer.rank, header, nodes, columns)
+        return True
+
+    def _fill(self, view: memoryview) -> int:
+        """Receive into all of the view; returns how much came before the connection ended."""
+        got = 0
+        while got < len(view):
+            count = self._connection.recv_into(view[got:], min(len(view) - got, _MOST_AT_ONCE), self._flags)
+            if not count:
+                break
+            got += count
+        return got
+
+    def _take(self, size: int) -> bytes:
+        data = bytearray(size)
+        if self._fill(memoryview(data)) < size:
+            raise ConnectionResetError("it was cut off inside a control frame")
+        return bytes(data)
+
+    def _drain(self, size: int) -> bool:
+        if self._scratch is None:
+            self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
+        while size:
+            part = self._scratch[: min(size, _SCRATCH_BYTES)]
+            if self._fill(part) < len(part):
+                return False
+            size -= len(part)
+        return True

@@ -1,0 +1,59 @@
+"""Counter-based randomness: every draw is a function of (seed, purpose, node, step).
+
+There is no state to carry and none to save: where a node is placed, and what others drew
+before it, never changes what it draws. The mixer is SplitMix64's finaliser (Steele, Lea &
+Flood 2014), applied once per counter and vectorised over nodes.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import torch
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def _mix(state: np.ndarray) -> np.ndarray:
+    state = (state ^ (state >> np.uint64(30))) * _MIX_1
+    state = (state ^ (state >> np.uint64(27))) * _MIX_2
+    return state ^ (state >> np.uint64(31))
+
+
+def keys(seed: int, purpose: str, *counters: int | np.ndarray) -> np.ndarray:
+    """One uint64 key per element of the broadcast counters, e.g. (nodes, step).
+
+    Args:
+        seed: of the job.
+        purpose: what the draw is for; two purposes never share a stream.
+        counters: integers or integer arrays that broadcast against each other.
+    """
+    with np.errstate(over="ignore"):
+        state = _mix(np.asarray([seed & 0xFFFFFFFFFFFFFFFF], np.uint64) + _GOLDEN)
+        for counter in (zlib.crc32(purpose.encode()), *counters):
+            value = np.asarray(counter).astype(np.int64).astype(np.uint64)
+            state = _mix(state + _GOLDEN + value * _MIX_2)
+        return state if any(np.ndim(c) for c in counters) else state.reshape(())
+
+
+def uniforms(seed: int, purpose: str, *counters: int | np.ndarray) -> np.ndarray:
+    """float64 in [0, 1), one per element of the broadcast counters."""
+    return (keys(seed, purpose, *counters) >> np.uint64(11)) * 2.0**-53
+
+
+def permutation(seed: int, purpose: str, node: int, step: int, size: int) -> np.ndarray:
+    """A random order of 0..size-1, int64."""
+    return np.argsort(keys(seed, purpose, node, step, np.arange(size)), kind="stable")
+
+
+def numpy_generator(seed: int, purpose: str, node: int = 0, step: int = 0) -> np.random.Generator:
+    """A numpy generator for draws that are made rarely (a partition, a selection)."""
+    return np.random.Generator(np.random.Philox(key=int(keys(seed, purpose, node, step))))
+
+
+def seed_torch(seed: int, purpose: str, node: int = 0, step: int = 0) -> None:
+    """Key torch's global generator, for what draws from it: initial weights, dropout."""
+    torch.manual_seed(int(keys(seed, purpose, node, step)) & 0x7FFFFFFFFFFFFFFF)

@@ -1,0 +1,65 @@
+"""Files that are either the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from kuiper.errors import RecordError
+
+REMEDY = "free space on that disk, or choose a log_path that this user may write to"
+
+
+def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a temporary file in the same folder, sync it, rename it over `path`.
+
+    Args:
+        path: the file to create or replace; its folder must exist.
+        data: the whole new content.
+        mode: permissions of the new file, less the umask.
+
+    Raises:
+        RecordError: the disk is full, the folder is read-only or missing; an earlier file is unchanged.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            _write_and_sync(temporary, data, mode)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RecordError(f"cannot write {path}: {error.strerror or error}", REMEDY) from error
+
+
+def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
+    """`write_bytes` of indented JSON, for people who open the file.
+
+    Raises:
+        RecordError: as `write_bytes`.
+    """
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), mode)
+
+
+def _write_and_sync(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        view = memoryview(data)
+        while view:  # an unbuffered write may take only part
+            view = view[file.write(view) :]
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,73 @@
+"""What a run ran on: enough to understand a number months later."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "kuiper", "torch", "torchvision", "numpy", "scikit-learn", "scipy", "hydra-core", "omegaconf",
+    "PyYAML", "cryptography", "typer", "rich", "matplotlib",
+)  # fmt: skip
+VARIABLES = (
+    "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+    "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
+
+
+def environment(folder: Path | None = None) -> dict[str, Any]:
+    """Interpreter, machine, package versions (None: not installed), git commit, thread settings.
+
+    Nothing that is described is imported, so this costs milliseconds.
+
+    Args:
+        folder: whose git commit to report; the current folder by default.
+    """
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "hostname": platform.node(),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": _git(Path(folder or ".")),
+        "variables": {name: os.environ.get(name) for name in VARIABLES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
+
+
+def _git(folder: Path) -> dict[str, Any] | None:
+    """The commit that `folder` has checked out and whether tracked files differ from it, or None."""
+    commit = _ask_git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changes = _ask_git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "modified": bool(changes)}
+
+
+def _ask_git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

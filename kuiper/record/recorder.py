@@ -1,0 +1,106 @@
+"""The one object through which a process records what it does."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from kuiper.record.log import bunyan_logger
+from kuiper.record.metrics import MetricsLog
+from kuiper.record.perf import TrainingPerf, dump_perf
+
+PHASES = ("compute", "wait", "aggregate", "communicate", "evaluate")
+
+
+class Recorder:
+    """Writes `metrics.jsonl` and the log of one process and, on rank 0, `training_perf`.
+
+    Args:
+        folder: the process's folder in the run directory; must exist.
+        name: of the process, e.g. ps or worker_1.
+        header: arguments of `TrainingPerf` on rank 0; None elsewhere.
+
+    Attributes:
+        log: a logger whose JSON lines go to stderr, which the agent keeps as the process's log.
+        metrics: for events that have no method here: `metrics.event("late", node=3)`.
+
+    Raises:
+        RecordError: from every method, when something cannot be written.
+    """
+
+    def __init__(self, folder: Path, name: str, header: dict[str, Any] | None = None) -> None:
+        self.log = bunyan_logger(name, sys.stderr)
+        self.metrics = MetricsLog(Path(folder) / "metrics.jsonl")
+        self._perf = None if header is None else TrainingPerf(**header)
+        self._perf_path = Path(folder) / "training_perf"
+        self._began = time.perf_counter()
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._totals = {"phases": dict.fromkeys(PHASES, 0.0), "bytes_in": 0, "bytes_out": 0}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self, **values: Any) -> None:
+        """The line that tells readers what to expect: steps, unit, algorithm, processes, ..."""
+        self.metrics.event("start", **values)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the wall seconds of a `with` block to one of `PHASES`; the next step line has them.
+
+        Blocks of coroutines that take turns each count in full, so phases may sum to more than the step.
+        """
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] += time.perf_counter() - began
+
+    def step(self, step: int, **values: Any) -> None:
+        """One step is over: write its values and the seconds of each phase since the last step.
+
+        Args:
+            step: the step or round that is over.
+            values: clock, loss, bytes_in, bytes_out (of this step), rows, late.
+        """
+        self.metrics.event("step", step=step, **values, **self._seconds)
+        for name, seconds in self._seconds.items():
+            self._totals["phases"][name] += seconds
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+        for name in ("bytes_in", "bytes_out"):
+            self._totals[name] += values.get(name, 0)
+
+    def evaluation(
+        self, step: int, clock: float, top_1: float, top_5: float, loss: float, **more: Any
+    ) -> None:
+        """The model after `step` was scored on the test set; rank 0 rewrites `training_perf`.
+
+        Args:
+            step: 0 is the initial model.
+            clock: seconds, of the step that the evaluation follows.
+            top_1: percent; the mean over honest nodes for peers.
+            top_5: percent.
+            loss: mean test loss.
+            more: further values, e.g. worst and average_model for peers.
+        """
+        scores = {"clock": clock, "top_1": top_1, "top_5": top_5, "loss": loss, **more}
+        self.metrics.event("evaluation", step=step, **scores)
+        if self._perf is not None:
+            wall = time.perf_counter() - self._began
+            self._perf.add(step, **scores, **self._totals, wall=wall)
+            dump_perf(self._perf_path, self._perf.as_dict())
+
+    def end(self, step: int) -> None:
+        """The job reached its end after `step`."""
+        self.metrics.event("end", step=step)
+
+    def close(self) -> None:
+        """Close metrics.jsonl; closing twice is fine."""
+        self.metrics.close()

@@ -1,0 +1,87 @@
+"""The entry of one process: `python -m kuiper.run <run_dir> <rank>`.
+
+Rank 0 binds its port and says where before anything slow is imported, so that the other
+processes start while it still loads.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kuiper.errors import ConflictError, KuiperError
+from kuiper.record.atomic import write_json
+
+LOCAL = "127.0.0.1"
+
+
+def bind(config: dict[str, Any]) -> socket.socket:
+    """A listening socket within `ports`, on loopback when every process is on this machine.
+
+    Raises:
+        ConflictError: none of the ports is free.
+    """
+    first, _, last = str(config["conf"]["ports"] or "0").partition("-")
+    address = LOCAL if all(p["host"] == "localhost" for p in config["processes"]) else ""
+    for port in range(int(first), int(last or first) + 1):
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, port))
+            listener.listen(128)
+            return listener
+        except OSError as error:
+            listener.close()
+            problem = error
+    raise ConflictError(f"ports: {config['conf']['ports']}: {problem}", "free one, or give another range")
+
+
+def explain(error: BaseException, folder: Path, name: str) -> int:
+    """Write error.json and the log's last words; the exit code."""
+    known = error if isinstance(error, KuiperError) else None
+    if known is None:
+        traceback.print_exception(error)
+    said = {"type": type(error).__name__, "message": known.message if known else str(error),
+            "remedy": known.remedy if known else "see the traceback in the log", "node": name}
+    print(f"{said['type']}: {said['message']}\n  -> {said['remedy']}", file=sys.stderr, flush=True)
+    write_json(folder / "error.json", said)
+    return known.exit_code if known else 1
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+    run_dir, rank = Path(sys.argv[1]), int(sys.argv[2])
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    name = config["processes"][rank]["name"]
+    folder = run_dir / name
+    try:
+        several = len(config["processes"]) > 1
+        listener = bind(config) if several and (rank == 0 or config["conf"]["algorithm"]["_peers_"]) else None
+        if listener is not None and rank == 0:
+            host, port = listener.getsockname()
+            host = config["processes"][0]["host"] if host != LOCAL else host
+            write_json(folder / "endpoint.json", {"host": host, "port": port})
+        from kuiper.process import Process
+
+        Process(config, run_dir, rank, listener).run()
+    except BaseExceptionGroup as group:
+        leaves = [group]
+        while isinstance(leaves[0], BaseExceptionGroup):
+            leaves = list(leaves[0].exceptions)
+        return explain(leaves[0], folder, name)
+    except Exception as error:
+        return explain(error, folder, name)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # daemon threads that wait on sockets must not hold up the end

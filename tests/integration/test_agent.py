@@ -1,0 +1,231 @@
+"""The agent by itself, with real processes; each is a few lines of python or sh."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kuiper.cluster import agent
+
+AGENT = [sys.executable, "-I", agent.__file__]
+SLEEP = ["sleep", "60"]
+RUN_ID = "20260101-000000-test"
+
+
+class Case:
+    """One process's folder, as the launcher would make it."""
+
+    def __init__(self, folder: Path, run_id: str = RUN_ID) -> None:
+        self.folder, self.run_id = folder, run_id
+        folder.mkdir(parents=True)
+
+    def start(self, argv: list[str], **plan: Any) -> str:
+        order = {"run_id": self.run_id, "process": "ps", "argv": argv, "grace": 5, **plan}
+        (self.folder / "agent.json").write_text(json.dumps(order))
+        return self.agent("start", str(self.folder)).stdout.strip()
+
+    def agent(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*AGENT, *arguments], capture_output=True, text=True, timeout=30)
+
+    def stop(self, grace: float = 5) -> subprocess.CompletedProcess[str]:
+        return self.agent("stop", self.run_id, str(grace), str(self.folder))
+
+    def look(self) -> dict[str, Any]:
+        report = json.loads(self.agent("look", str(self.folder)).stdout)
+        facts: dict[str, Any] = report["folders"][str(self.folder)]
+        return facts
+
+    def json(self, name: str) -> dict[str, Any]:
+        value = agent.read(str(self.folder / name))
+        assert value is not None, f"no {name}"
+        return value
+
+    def ended(self) -> dict[str, Any]:
+        until(lambda: (self.folder / "exit.json").exists() and not agent.alive(self.json("agent.lock")))
+        return self.json("exit.json")
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+
+def until(true: Callable[[], object], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path / "run $(touch hacked); 'a b'" / "ps")
+
+
+def sh(script: str) -> list[str]:
+    return ["sh", "-c", script]
+
+
+def test_it_is_one_file_for_python_3_8_and_the_standard_library() -> None:
+    tree = ast.parse(Path(agent.__file__).read_text(), feature_version=(3, 8))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported <= sys.stdlib_module_names
+
+
+def test_a_run_that_succeeds_outlives_its_starter_and_is_started_once(case: Case) -> None:
+    assert case.start(sh("echo begin; sleep 1; echo end")) == "ready"
+    assert case.agent("start", str(case.folder)).stdout.strip() == "already supervised"
+    proc, lock = case.json("proc.json"), case.json("agent.lock")
+    assert agent.alive(proc) and agent.alive(lock)
+    assert os.getsid(lock["pid"]) == lock["pid"] != os.getsid(0)
+    assert case.json("heartbeat")["time"] == pytest.approx(time.time(), abs=5)
+    ended = case.ended()
+    assert (ended["code"], ended["signal"], ended["reason"]) == (0, None, "finished")
+    assert ended["first_error"] is None
+    assert case.log == "begin\nend\n"
+    assert case.agent("start", str(case.folder)).stdout.strip() == "already ended"
+    assert case.log == "begin\nend\n"
+
+
+def test_strings_reach_the_process_as_they_are(case: Case) -> None:
+    hostile = ["a b", "$(touch hacked)", "; touch hacked", "'\"`touch hacked`", "new\nline", "", "ü\\", "-n"]
+    code = "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ['HOSTILE'], os.getcwd()]))"
+    home = case.folder.parent
+    argv = [sys.executable, "-c", code, *hostile]
+    setup = ["export FROM_SETUP='it works'", "echo \"$FROM_SETUP, $# arguments\""]
+    case.start(argv, env={"HOSTILE": "\n".join(hostile)}, cwd=str(home), setup_commands=setup)
+    assert case.ended()["code"] == 0, case.log
+    said, values = case.log.splitlines()
+    assert said == "it works, 0 arguments"
+    assert json.loads(values) == [hostile, "\n".join(hostile), str(home)]
+    assert not list(home.rglob("hacked"))
+
+
+def test_a_setup_command_that_fails_is_the_first_error(case: Case) -> None:
+    case.start(sh("echo never"), setup_commands=["true", "test 1 = 2 # 'unbalanced", "echo never"])
+    ended = case.ended()
+    assert (ended["code"], ended["reason"]) == (1, "failed")
+    case_2 = Case(case.folder.parent / "worker_1")
+    case_2.start(sh("echo never"), setup_commands=["true", "cd /nowhere"])
+    assert case_2.ended()["first_error"] == "setup command failed: cd /nowhere"
+    assert "never" not in case.log + case_2.log
+
+
+def test_secrets_are_read_once_and_removed(case: Case) -> None:
+    (case.folder / "secrets.json").write_text('{"TOKEN": "s3cret"}')
+    case.start(sh('test "$TOKEN" = s3cret'))
+    assert case.ended()["code"] == 0
+    assert not (case.folder / "secrets.json").exists()
+
+
+def test_what_cannot_be_started(case: Case) -> None:
+    case.start(["/no/such/python"])
+    ended = case.ended()
+    assert ended["reason"] == "not started" and "/no/such/python" in ended["first_error"]
+
+
+def test_a_killed_process_and_what_it_left_in_a_session_of_its_own(case: Case) -> None:
+    case.start(sh("setsid sleep 60 & wait"))
+    until(lambda: len(agent.marked(KUIPER_RUN=RUN_ID, KUIPER_PROCESS="ps")) == 2)
+    os.kill(case.json("proc.json")["pid"], signal.SIGKILL)
+    ended = case.ended()
+    assert (ended["code"], ended["signal"], ended["reason"]) == (None, 9, "failed")
+    assert agent.marked(KUIPER_RUN=RUN_ID) == []
+
+
+@pytest.mark.parametrize("error_json", [None, {"type": "QuorumLost", "message": "2 of 3"}])
+def test_the_first_error(case: Case, error_json: dict[str, str] | None) -> None:
+    code = "def f():\n  raise ValueError('loss is nan')\n"
+    script = code + (
+        "import traceback\n"
+        "try: f()\nexcept ValueError: traceback.print_exc(); print('bye'); raise SystemExit(7)"
+    )
+    if error_json:
+        path = str(case.folder / "error.json")
+        script = f"import json; json.dump({error_json!r}, open({path!r}, 'w'))\n" + script
+    case.start([sys.executable, "-u", "-c", script])
+    ended = case.ended()
+    assert ended["code"] == 7
+    assert ended["first_error"] == ("QuorumLost: 2 of 3" if error_json else "ValueError: loss is nan")
+
+
+def test_retry(case: Case) -> None:
+    case.start(sh('cd "$0"; echo x >> tries; test $(wc -l < tries) = 2')[:3] + [str(case.folder)], retry=2)
+    ended = case.ended()
+    assert (ended["code"], ended["attempts"]) == (0, 2)
+
+
+def test_duration(case: Case) -> None:
+    case.start(sh("trap '' TERM; sleep 60 & wait; sleep 60"), duration=0.5, grace=0.5)
+    ended = case.ended()
+    assert (ended["reason"], ended["signal"]) == ("duration", 9)
+    assert "0.5 s" in ended["first_error"]
+
+
+def test_the_log_is_rotated_while_it_is_written(case: Case) -> None:
+    code = "import time\nfor i in range(60): print('x' * 99, flush=True); time.sleep(0.05)"
+    case.start([sys.executable, "-c", code], log_bytes=1000, log_keep=2)
+    assert case.ended()["code"] == 0
+    logs = sorted(path.name for path in case.folder.glob("log*"))
+    assert logs == ["log", "log.1"]
+    assert len(case.log.splitlines()) < 60 and set(case.log) <= {"x", "\n"}
+
+
+def test_stop_finds_everything_and_only_that(case: Case, tmp_path: Path) -> None:
+    other = Case(tmp_path / "other" / "ps", RUN_ID + "0")  # one whose id begins alike
+    other.start(SLEEP)
+    stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    argv = ["setsid", sys.executable, "-c", "import signal, time; " + stubborn]
+    case.start([sys.executable, "-c", f"import subprocess; subprocess.run({argv!r})"])
+    until(lambda: "up" in case.log)
+    began = time.monotonic()
+    assert json.loads(case.stop(grace=1).stdout) == {"left": []}
+    assert time.monotonic() - began < 8
+    assert case.json("exit.json")["reason"] == "stopped" and case.look()["alive"] is False
+    assert agent.marked(KUIPER_RUN=RUN_ID) == []
+    before = (case.folder / "exit.json").read_bytes()
+    assert case.stop().returncode == 0
+    assert (case.folder / "exit.json").read_bytes() == before
+    assert other.look()["alive"] is True
+    assert other.stop().returncode == 0
+
+
+def test_stop_when_the_agent_was_killed(case: Case) -> None:
+    case.start(sh("setsid sleep 60 & exec sleep 60"))
+    until(lambda: len(agent.marked(KUIPER_RUN=RUN_ID, KUIPER_PROCESS="ps")) == 2)
+    os.kill(case.json("agent.lock")["pid"], signal.SIGKILL)
+    until(lambda: not case.look()["agent_alive"])
+    assert case.look()["alive"] is True
+    assert case.stop().returncode == 0
+    assert case.json("exit.json")["reason"] == "stopped" and not agent.marked(KUIPER_RUN=RUN_ID)
+
+
+def test_stop_before_the_start(case: Case) -> None:
+    (case.folder / "agent.json").write_text("{}")
+    assert case.stop().returncode == 0
+    assert case.start(sh("echo never")) == "already ended"
+    assert not (case.folder / "log").exists() or case.log == ""
+
+
+@pytest.mark.parametrize("change", [{"start_time": 1}, {"boot_id": "another boot"}])
+def test_a_reused_pid_and_a_reboot_signal_nobody(case: Case, change: dict[str, Any]) -> None:
+    with subprocess.Popen(SLEEP) as bystander:
+        who = {**(agent.identity(bystander.pid) or {}), **change}
+        for name in ("proc.json", "agent.lock"):
+            (case.folder / name).write_text(json.dumps(who))
+        facts = case.look()
+        assert facts["alive"] is facts["agent_alive"] is False
+        assert agent.send(who, signal.SIGKILL) is False
+        assert case.stop().returncode == 0
+        assert bystander.poll() is None and not (case.folder / "exit.json").exists()
+        bystander.kill()

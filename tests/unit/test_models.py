@@ -1,0 +1,112 @@
+"""Networks: parameter counts from the papers, shapes, errors; torchvision by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from kuiper.errors import SpecError
+from kuiper.models.convnet import convnet
+from kuiper.models.mlp import mlp
+from kuiper.models.mnist_cnn import mnist_cnn
+from kuiper.models.softmax import softmax
+from kuiper.models.torchvision_model import torchvision_model
+from kuiper.random import seed_torch
+
+MNIST = (1, 28, 28)
+PARAMETERS = {  # on MNIST; the counts of the two convolutional networks are the published ones
+    softmax: 7_850,
+    mlp: 784 * 200 + 200 + 200 * 10 + 10,
+    convnet: 21_840,
+    mnist_cnn: 431_080,
+    torchvision_model: 11_181_642,  # torchvision's resnet18 with 10 classes
+}
+
+
+def count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("function", PARAMETERS, ids=lambda function: function.__name__)
+def test_parameters_logits_and_seed(function) -> None:
+    def build(seed: int) -> nn.Module:
+        seed_torch(seed, "model")
+        return function(MNIST, 10)
+
+    model = build(1)
+    assert count(model) == PARAMETERS[function] and model.training
+    logits = model(torch.randn(3, *MNIST))
+    assert logits.shape == (3, 10) and logits.dtype == torch.float32
+    assert not torch.allclose(logits.exp().sum(1), torch.ones(3), atol=1e-3)  # logits, not log-probabilities
+    same, other = (torch.cat([p.flatten() for p in build(seed).parameters()]) for seed in (1, 2))
+    assert torch.equal(torch.cat([p.flatten() for p in model.parameters()]), same)
+    assert not torch.equal(same, other)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 8, 8), (3, 32, 32)])
+@pytest.mark.parametrize("function", [softmax, mlp])
+def test_dense_models_take_any_shape(function, shape: tuple[int, ...]) -> None:
+    assert function(shape, 3)(torch.randn(2, *shape)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("function", [convnet, mnist_cnn])
+def test_convolutional_models_take_other_images_and_refuse_the_rest(function) -> None:
+    assert function((3, 32, 40), 7)(torch.randn(2, 3, 32, 40)).shape == (2, 7)
+    assert function((1, 16, 16), 7)(torch.randn(2, 1, 16, 16)).shape == (2, 7)
+    with pytest.raises(SpecError, match="needs images of at least 16 x 16 pixels, got 8 x 8"):
+        function((1, 8, 8), 10)
+    with pytest.raises(SpecError, match=r"needs images .* shape \(4,\)"):
+        function((4,), 3)
+
+
+def test_mlp_hidden_and_dropout() -> None:
+    assert count(mlp((4,), 3, hidden=[10])) == 4 * 10 + 10 + 10 * 3 + 3
+    assert count(mlp((4,), 3, hidden=[])) == 15
+    model = mlp((4,), 3, hidden=[50, 50], dropout=0.5)
+    x = torch.randn(8, 4)
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
+    for wrong in ({"hidden": 200}, {"hidden": [0]}, {"dropout": 1.0}):
+        with pytest.raises(SpecError, match="model."):
+            mlp((4,), 3, **wrong)
+
+
+def test_torchvision_by_name() -> None:
+    model = torchvision_model((3, 32, 32), 5, name="shufflenet_v2_x0_5")
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 5)
+    with pytest.raises(SpecError, match="no classifier 'resnet_18'") as caught:
+        torchvision_model(MNIST, 10, name="resnet_18")
+    assert "'resnet18'" in caught.value.remedy
+    with pytest.raises(SpecError, match="no classifier 'fcn_resnet50'"):  # segmentation, not classification
+        torchvision_model(MNIST, 10, name="fcn_resnet50")
+
+
+def test_torchvision_says_what_it_cannot_take() -> None:
+    with pytest.raises(SpecError, match="vit_b_32 cannot take images of 28 x 28"):
+        torchvision_model(MNIST, 10, name="vit_b_32")
+    with pytest.raises(SpecError, match="1 or 3 channels, the samples have 2"):
+        torchvision_model((2, 28, 28), 10)
+    with pytest.raises(SpecError, match="needs images"):
+        torchvision_model((4,), 3)
+
+
+def test_trying_a_network_moves_no_batch_statistics() -> None:
+    buffers = dict(torchvision_model(MNIST, 10).named_buffers())
+    assert all(int(b) == 0 for name, b in buffers.items() if name.endswith("num_batches_tracked"))
+
+
+def test_torchvision_imports_in_a_fresh_process_and_twice() -> None:
+    program = (
+        "from kuiper.models._torchvision import import_torchvision as get\n"
+        "first = get()\n"
+        "import gc; gc.collect()\n"
+        "assert get() is first\n"
+        "import torchvision.transforms.v2\n"
+        "first.datasets.FakeData, first.models.resnet18\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
