@@ -63,6 +63,7 @@ class Process:
             steps=job.steps, unit="round" if conf["rounds"] else "step", algorithm=conf["algorithm"]["_name_"],
             model=conf["model"]["_name_"], dataset=conf["dataset"]["_name_"], parameters=job.learner.size,
             processes=len(self.plan), num_workers=builder.n, byzantine=adversary.byzantine.tolist())
+        job.learner.gradients(job.theta, job.nodes[:1], batch=1)  # the first call is slow: not on the job's clock
         role = self.simulate if self.config["job"]["mode"] == "simulate" else self.deploy
         asyncio.run(role(builder, job, adversary))
         self.recorder.end(job.steps)
@@ -115,6 +116,7 @@ class Process:
             mesh.join(endpoint["host"], endpoint["port"], timeout)
         if algorithm.peers:
             mesh.connect_all(timeout)
+        link.start()
 
     def notify(self, event: str, **values: Any) -> None:
         """Something that a person should know: in the log and among the metrics."""

@@ -56,4 +56,7 @@ def numpy_generator(seed: int, purpose: str, node: int = 0, step: int = 0) -> np
 
 def seed_torch(seed: int, purpose: str, node: int = 0, step: int = 0) -> None:
     """Key torch's global generator, for what draws from it: initial weights, dropout."""
-    torch.manual_seed(int(keys(seed, purpose, node, step)) & 0x7FFFFFFFFFFFFFFF)
+    key = int(keys(seed, purpose, node, step)) & 0x7FFFFFFFFFFFFFFF
+    torch.default_generator.manual_seed(key)  # torch.manual_seed takes 0.2 ms where CUDA is not in use
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(key)

@@ -6,6 +6,7 @@ block of nodes. Neither knows how many processes there are.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -99,8 +100,13 @@ class Algorithm(ABC):
     def evaluate(self, link: Link, step: int, theta: torch.Tensor) -> None:
         with self.job.recorder.phase("evaluate"):
             scores = self.job.learner.evaluate(theta)
-        self.job.recorder.evaluation(step, clock=link.now(), **scores)
+        self.job.recorder.evaluation(step, clock=link.now(), **scores, digest=digest(theta))
 
     def honest(self, nodes: np.ndarray) -> np.ndarray:
         """Mask (m,) of the nodes that do not attack."""
         return ~np.isin(nodes, self.job.byzantine)
+
+
+def digest(models: torch.Tensor) -> str:
+    """A short fingerprint of the bits of one model (d,) or several (m, d)."""
+    return hashlib.sha256(models.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -28,7 +28,7 @@ class FedAvg(Algorithm):
                  local_steps: int = 20, weighting: str = "samples", **base: Any) -> None:
         super().__init__(job, **base)
         self.wanted = clients_per_round
-        self.asked = math.ceil(clients_per_round * overcommit)
+        self.asked = math.ceil(round(clients_per_round * overcommit, 9))  # 10 x 1.1 is 11
         self.local_steps = local_steps
         self.weighting = weighting
 

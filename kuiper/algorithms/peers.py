@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from kuiper.algorithms.base import Algorithm
+from kuiper.algorithms.base import Algorithm, digest
 from kuiper.link import Channel, Link
 from kuiper.link.reduce import ordered_mean
 
@@ -62,7 +62,8 @@ class PeerAlgorithm(Algorithm):
             spread = float(((models - models.double().mean(0)) ** 2).sum(1).mean())
         scores = {key: float(np.mean([score[key] for score in each])) for key in each[0]}
         job.recorder.evaluation(step, clock=clock, **scores, worst=min(s["top_1"] for s in each),
-                                average_model=average["top_1"], consensus_distance=spread)
+                                average_model=average["top_1"], consensus_distance=spread,
+                                digest=digest(models))
 
     async def tell(self, link: Link, step: int, thetas: torch.Tensor, losses: np.ndarray) -> None:
         """A block of peers tells the observer how it stands after a step."""

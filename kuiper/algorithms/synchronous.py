@@ -45,7 +45,7 @@ class ParameterServer(Algorithm):
         job, phase = self.job, self.job.recorder.phase
         theta = job.theta
         state = job.optimizer.init(theta)
-        minimum = len(job.nodes) - job.f
+        minimum = min(len(job.nodes) - job.f, job.quorum or len(job.nodes))
         self.evaluate(link, 0, theta)
         for step in self.steps():
             with phase("communicate"):

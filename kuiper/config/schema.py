@@ -140,7 +140,7 @@ VALUES: dict[str, Key] = {
     "rounds": Key("int", "length of a federated run", low=1, null=True),
     "eval_interval": Key("int", "steps or rounds between evaluations", low=1),
     "batch_size": Key("int", "samples per node and step", low=1),
-    "loss": Key("text", "of the model's logits", choices=("cross_entropy", "nll", "mse")),
+    "loss": Key("text", "of the model's logits", choices=("cross_entropy", "mse")),
     "engine": Key("text", "how gradients are computed; auto: the model's own choice",
                   choices=("auto", "sequential", "batched")),
     "clock": Key("text", "auto: virtual when simulated, wall otherwise", choices=("auto", "virtual", "wall")),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, vmap
 
 from kuiper import random
 from kuiper.errors import SpecError
@@ -22,8 +22,9 @@ _BATCH_LAYERS = (nn.modules.batchnorm._BatchNorm,)
 class Sequential:
     """One node after the other through one module; any model.
 
-    Dropout is keyed by (seed, node, batch number). BatchNorm trains on the statistics of each
-    batch, as always; its running averages are not kept here but re-estimated at evaluation.
+    Dropout, and whatever else draws, is keyed by (seed, node, batch number). BatchNorm trains on
+    the statistics of each batch, as always; its running averages are not kept here but
+    re-estimated at evaluation.
     """
 
     chunk = 1
@@ -31,7 +32,6 @@ class Sequential:
     def __init__(self, model: FlatModel, batches: Batches) -> None:
         self.model = model
         self.batches = batches
-        self._draws = model.has(*_RANDOM_LAYERS)
 
     def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int) -> tuple[torch.Tensor, np.ndarray]:
         model = self.model
@@ -41,8 +41,7 @@ class Sequential:
         for place, node in enumerate(nodes):
             if thetas.dim() == 2 or place == 0:
                 model.theta.copy_(thetas if thetas.dim() == 1 else thetas[place])
-            if self._draws:
-                random.seed_torch(self.batches.seed, "dropout", int(node), number)
+            random.seed_torch(self.batches.seed, "dropout", int(node), number)
             x, y = self.batches.get(int(node), number)
             model.gradient.zero_()
             loss = model.loss(model.module(x), y)
@@ -53,7 +52,7 @@ class Sequential:
 
 
 class Batched:
-    """A block of nodes at once through torch.func; dense networks and kernels that are small.
+    """A block of nodes at once through torch.func.vmap; dense networks and kernels that are small.
 
     Raises:
         SpecError: the model has dropout or BatchNorm, whose draws and buffers a batched call
@@ -72,20 +71,23 @@ class Batched:
         def loss(parameters: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return model.loss(functional_call(model.module, parameters, (x,)), y)
 
-        self._shared = vmap(grad_and_value(loss), in_dims=(None, 0, 0))
-        self._own = vmap(grad_and_value(loss), in_dims=(0, 0, 0))
+        self._losses = vmap(loss)
 
     def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int) -> tuple[torch.Tensor, np.ndarray]:
         rows = torch.empty(len(nodes), self.model.size, device=self.model.theta.device)
         losses = np.empty(len(nodes))
+        thetas = thetas.expand(len(nodes), -1)
         for start in range(0, len(nodes), self.chunk):
             block = slice(start, start + self.chunk)
             batches = [self.batches.get(int(node), number) for node in nodes[block]]
             x, y = (torch.stack(parts) for parts in zip(*batches, strict=True))
-            own = thetas.dim() == 2
-            call = self._own if own else self._shared
-            gradients, values = call(self.model.unflatten(thetas[block] if own else thetas), x, y)
-            torch.cat([g.flatten(1) for g in gradients.values()], dim=1, out=rows[block])
+            parameters = {name: part.detach().requires_grad_()
+                          for name, part in self.model.unflatten(thetas[block]).items()}
+            # A node's loss depends on its own parameters only: the gradient of the sum is all gradients.
+            # torch.func.grad would do the same, and import torch._dynamo (2 s) first.
+            values = self._losses(parameters, x, y)
+            gradients = torch.autograd.grad(values.sum(), list(parameters.values()))
+            torch.cat([g.flatten(1) for g in gradients], dim=1, out=rows[block])
             losses[block] = values.detach().cpu()
         return rows, losses
 

@@ -42,7 +42,9 @@ def _estimate_batchnorm(module: nn.Module, inputs: torch.Tensor) -> None:
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # a plain average over the batches that follow
-    module.train()
+    module.eval()  # what draws, such as dropout, must not: a score is a function of theta
+    for layer in layers:
+        layer.train()
     for chunk in inputs.split(_CHUNK // 4):
         if len(chunk) > 1:
             module(chunk)

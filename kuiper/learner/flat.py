@@ -8,11 +8,22 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-LOSSES: dict[str, Callable[..., torch.Tensor]] = {
-    "cross_entropy": functional.cross_entropy,
-    "mse": lambda logits, labels: functional.mse_loss(
-        logits, functional.one_hot(labels, logits.shape[1]).to(logits.dtype)),
-}
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy of logits (B, classes) at labels (B,).
+
+    Written with gather: under vmap, torch's own takes 2.5 s to import a decomposition.
+    """
+    return -functional.log_softmax(logits, 1).gather(1, labels[:, None]).mean()
+
+
+def mse(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of logits (B, classes) against one-hot labels (B,)."""
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    return functional.mse_loss(logits, (labels[:, None] == classes).to(logits.dtype))
+
+
+LOSSES: dict[str, Callable[..., torch.Tensor]] = {"cross_entropy": cross_entropy, "mse": mse}
 
 
 class FlatModel:

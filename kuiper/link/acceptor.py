@@ -76,7 +76,9 @@ class Acceptor:
     def accept(self, listener: socket.socket) -> None:
         """Let processes in through a listening socket, which is the acceptor's from now on."""
         self._listener, self.port = listener, listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, args=(listener,), name="kuiper-accept", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, args=(listener,), name="kuiper-accept", daemon=True
+        )
         self._thread.start()
 
     def give_up(self, ranks: Iterable[int]) -> list[int]:

@@ -148,7 +148,7 @@ class Door:
                 problem = error
             if time.monotonic() + _RETRY_SECONDS > deadline:
                 raise HostError(
-                    f"{who} cannot be reached within {timeout:g} s: {problem}",
+                    f"{who} cannot be reached within {timeout:.3g} s: {problem}",
                     "is the process up, and does a firewall let this host through to that port?",
                 ) from problem
             time.sleep(_RETRY_SECONDS)

@@ -72,10 +72,10 @@ class Inbox:
     def place(self, header: Header, nodes: np.ndarray) -> list[memoryview] | None:
         """Memory for the rows of a frame; None when they are late, repeated or not expected."""
         with self._changed:
-            if self.asked_step is not None and header.step > self.asked_step:
+            self._changed.wait_for(lambda: self._shut or self._unasked(header.step) or self._due(header.step))
+            if self._unasked(header.step):
                 raise ProtocolError(f"channel {self.channel.name}: a row for step {header.step}, "
                                     f"asked for step {self.asked_step}")
-            self._changed.wait_for(lambda: self._shut or self._due(header.step))
             if self._shut or header.step <= self.closed_step:
                 return None
             slot = self._slot(header.step)
@@ -86,6 +86,10 @@ class Inbox:
             if place[-1] - place[0] == len(place) - 1:
                 return [byte_view(slot.rows[place[0] : place[-1] + 1])] if self.channel.width else []
             return [byte_view(slot.rows[index]) for index in place]
+
+    def _unasked(self, step: int) -> bool:
+        """Whether a hub that has begun to ask has not asked for rows of this step."""
+        return self.asked_step is not None and step > self.asked_step
 
     def _due(self, step: int) -> bool:
         """Whether this process is far enough along to take rows of a step."""
@@ -160,7 +164,7 @@ class Inbox:
             there = slot.state == 2
             possible = there | self._live(slot.senders)
             wanted = possible.sum() if quorum is None else min(quorum, len(slot.senders))
-            if possible.sum() < min(minimum, len(slot.senders)) or (quorum and possible.sum() < wanted):
+            if possible.sum() < minimum or (quorum and possible.sum() < wanted):
                 raise QuorumLost(
                     f"{self.channel.name}, step {step}: {possible.sum()} of {len(slot.senders)} senders are alive, "
                     f"{max(minimum, quorum or 0)} are needed", "look for the first error: `logs JOB --errors`")
@@ -197,7 +201,7 @@ class Inbox:
             self.closed_step = step
             del self._slots[step]
             if self._last is not None and not (self._last.state == 1).any():
-                self._spare = deque([self._last.rows, *self._spare], maxlen=_AHEAD)
+                self._spare = deque([*self._spare, self._last.rows], maxlen=_AHEAD)
             self._last = slot
             self._changed.notify_all()
         full = there.all()

@@ -95,17 +95,16 @@ class LocalLink(Link):
         model, step, row, to = self._asked
         self._asked = None
         wanted = len(to) if quorum is None else min(quorum, len(to))
-        chosen = to[:wanted]
+        begun = self._virtual.hub if self._virtual else 0.0
+        arrival = self._virtual.arrivals(model, reply, to) if self._virtual else np.zeros(len(to))
+        byzantine = np.isin(to, self._adversary.byzantine)
+        arrival[byzantine] = begun  # by default Byzantine rows arrive first
+        order = np.lexsort((to, ~byzantine, arrival))[:wanted]
+        order = order[arrival[order] <= begun + (np.inf if deadline is None else deadline)]
+        chosen = np.sort(to[order])
         if self._virtual:
-            arrival = self._virtual.arrivals(model, reply, to)
-            byzantine = np.isin(to, self._adversary.byzantine)
-            arrival[byzantine] = self._virtual.hub  # by default Byzantine rows arrive first
-            order = np.lexsort((to, arrival))[:wanted]
-            in_time = arrival[order] <= self._virtual.hub + (np.inf if deadline is None else deadline)
-            chosen = np.sort(to[order[in_time]])
             everyone = len(chosen) == wanted
-            last = arrival[order[in_time]].max(initial=self._virtual.hub)
-            self._virtual.hub = last if everyone else self._virtual.hub + deadline
+            self._virtual.hub = arrival[order].max(initial=begun) if everyone else begun + deadline
         if len(chosen) < max(minimum, 1):
             raise QuorumLost(
                 f"step {step}: {len(chosen)} rows of {len(to)} by the deadline of {deadline} s; {minimum} are needed",

@@ -49,7 +49,7 @@ class Mesh:
             up on, may join again with a higher one only.
 
     Attributes:
-        bytes_in, bytes_out: of frames, headers included, by rank of the peer.
+        bytes_in, bytes_out: of the channels' frames, headers included, by rank of the peer.
         drained: frames that were received and thrown away, by rank of the peer.
     """
 

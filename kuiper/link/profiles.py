@@ -44,11 +44,12 @@ class Profiles:
         The server's port serves what has arrived in order, at full rate: the last byte is in
         at the same instant as under fair sharing.
         """
-        arrival = ready + self.latency[nodes] + transfer(size, self.kbit_per_s[nodes])
+        rate = np.minimum(self.kbit_per_s[nodes], self.server_kbit_per_s)
+        arrival = ready + self.latency[nodes] + transfer(size, rate)
         service = transfer(size, np.asarray(self.server_kbit_per_s))
         if not service > 0:
             return arrival
-        port_free = 0.0
+        port_free = -np.inf
         for place in np.lexsort((nodes, arrival)):
             port_free = max(arrival[place], port_free + service)
             arrival[place] = port_free

@@ -91,6 +91,10 @@ class RemoteLink(Link):
 
     # -- the link ---------------------------------------------------------------------------
 
+    def start(self) -> None:
+        """Everyone is here: the clock begins."""
+        self._clock = WallClock()
+
     def now(self) -> float:
         return self._clock.now()
 

@@ -191,7 +191,8 @@ class Sender(threading.Thread):
         try:
             while (frame := self._next()) is not None:
                 self._write(frame)
-                peer.office.bytes_out[peer.rank] += len(frame.prefix) + len(frame.rows)
+                if frame.channel != wire.CONTROL:
+                    peer.office.bytes_out[peer.rank] += len(frame.prefix) + len(frame.rows)
                 if frame is _GOODBYE_FRAME:
                     socket.socket.shutdown(self._connection, socket.SHUT_WR)
                     return
@@ -253,9 +254,10 @@ class Receiver(threading.Thread):
                 if header == Header(wire.CONTROL, GOODBYE, 0, 0, 0, 0):
                     return LEFT
                 office.control(peer, header, self._take)
-            elif not self._rows(header):
+            elif self._rows(header):
+                office.bytes_in[peer.rank] += wire.HEADER_BYTES + header.length
+            else:
                 return f"was cut off inside a frame of channel {office.channels[header.channel].name}"
-            office.bytes_in[peer.rank] += wire.HEADER_BYTES + header.length
 
     def _rows(self, header: Header) -> bool:
         """One frame of a channel; False if the connection ended inside it."""
@@ -284,9 +286,10 @@ class Receiver(threading.Thread):
 
     def _fill(self, view: memoryview) -> int:
         """Receive into all of the view; returns how much came before the connection ended."""
-        got = 0
-        while got < len(view):
-            count = self._connection.recv_into(view[got:], min(len(view) - got, _MOST_AT_ONCE), self._flags)
+        receive, flags = self._connection.recv_into, self._flags
+        got, size = 0, len(view)
+        while got < size:
+            count = receive(view[got:], min(size - got, _MOST_AT_ONCE), flags)
             if not count:
                 break
             got += count

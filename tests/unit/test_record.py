@@ -104,7 +104,8 @@ def test_recorder_writes_steps_phases_and_evaluations(tmp_path: Path, capsys: py
     assert list(perf) == [0, 2]
     assert perf[2]["worst"] == 15.0 and (perf[2]["bytes_in"], perf[2]["bytes_out"]) == (200, 100)
     assert perf[0]["phases"]["wait"] == 0 and perf[2]["phases"]["wait"] >= 0.02 and perf[2]["wall"] >= 0.02
-    assert json.loads(capsys.readouterr().err)["msg"] == "done"
+    said = [json.loads(line)["msg"] for line in capsys.readouterr().err.splitlines()]
+    assert said[0] == "training begins" and "evaluation" in said and said[-1] == "done"
 
 
 def test_only_rank_0_writes_training_perf(tmp_path: Path) -> None:

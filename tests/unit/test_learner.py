@@ -1,0 +1,287 @@
+"""The learner: flat views, keyed batches, two engines that agree, and scores that change nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from kuiper import random
+from kuiper.attacks import label_flip
+from kuiper.attacks.adversary import Adversary
+from kuiper.data import Dataset
+from kuiper.data.synthetic import synthetic
+from kuiper.errors import SpecError
+from kuiper.learner import Batches, FlatModel, Learner
+from kuiper.models.mlp import mlp
+from kuiper.optim import SGD
+
+N, BATCH = 5, 8
+HONEST = Adversary(np.empty(0, np.int64))
+NODES = np.arange(N)
+DATA = synthetic(1, samples=157, test_samples=60, features=6, classes=4)
+
+
+def images() -> Dataset:
+    x = torch.rand(90, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    y = (x.flatten(1).sum(1) * 7).long() % 3
+    return Dataset(x[:60], y[:60], x[60:], y[60:], 3, augment=("random_crop", "random_flip"))
+
+
+def learner(module: nn.Module, data: Dataset = DATA, engine: str = "sequential", loss: str = "cross_entropy",
+            adversary: Adversary = HONEST) -> Learner:
+    order = random.permutation(1, "shards", 0, 0, len(data.train_y))
+    shards = np.array_split(order, N)
+    return Learner(FlatModel(module, loss), data, Batches(data, shards, BATCH, 1, adversary), engine)
+
+
+def dense(dropout: float = 0.0) -> nn.Module:
+    random.seed_torch(1, "initial weights")
+    return mlp(DATA.shape, DATA.classes, hidden=[9], dropout=dropout)
+
+
+def convolutional() -> nn.Module:
+    """With BatchNorm, and dropout of both kinds."""
+    random.seed_torch(1, "initial weights")
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout2d(0.3), nn.Flatten(),
+                         nn.Linear(144, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 3))
+
+
+def points(size: int, count: int = N) -> torch.Tensor:
+    return torch.randn(count, size, generator=torch.Generator().manual_seed(3)) * 0.3
+
+
+# -- flat model ----------------------------------------------------------------------------
+
+
+def test_parameters_and_gradients_are_views_into_two_buffers() -> None:
+    module = dense()
+    before = torch.cat([p.detach().reshape(-1).clone() for p in module.parameters()])
+    model = FlatModel(module, "cross_entropy")
+    assert torch.equal(model.theta, before) and model.size == 6 * 9 + 9 + 9 * 4 + 4
+    model.theta.copy_(torch.arange(model.size))
+    assert torch.equal(torch.cat([p.reshape(-1) for p in module.parameters()]), model.theta)
+    model.loss(module(DATA.train_x), DATA.train_y).backward()
+    assert model.gradient.any()
+    assert torch.equal(torch.cat([p.grad.reshape(-1) for p in module.parameters()]), model.gradient)
+    named = dict(module.named_parameters())
+    for name, part in model.unflatten(points(model.size)).items():
+        assert part.shape == (N, *named[name].shape)
+        assert torch.equal(part[2], model.unflatten(points(model.size)[2])[name])
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_losses_are_torchs(loss: str) -> None:
+    logits = torch.randn(7, 4, generator=torch.Generator().manual_seed(1)) * 5
+    labels = torch.tensor([0, 1, 2, 3, 0, 1, 3])
+    theirs = (functional.cross_entropy(logits, labels) if loss == "cross_entropy"
+              else functional.mse_loss(logits, functional.one_hot(labels, 4).float()))
+    torch.testing.assert_close(FlatModel(dense(), loss).loss(logits, labels), theirs)
+
+
+# -- batches -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 40], ids=lambda size: f"batch-{size}")
+def test_epochs_are_walked_without_omission_or_repeat(size: int) -> None:
+    """Shards of 31 and 32: batches wrap over epochs, and one of 40 is more than an epoch."""
+    shards = learner(dense()).batches.shards
+    batches = Batches(DATA, shards, size, 1, HONEST)
+    epochs = 9
+    for node in (0, 4):
+        held = len(shards[node])
+        walked = np.concatenate([batches.indices(node, number) for number in range(1, held * epochs // size + 1)])
+        whole = len(walked) // held
+        assert whole >= epochs - 2
+        orders = [walked[epoch * held : (epoch + 1) * held] for epoch in range(whole)]
+        assert all(sorted(order) == sorted(shards[node]) for order in orders)
+        assert len({tuple(order) for order in orders}) == whole  # a fresh order each epoch
+        assert set(Counter(walked[whole * held :]).values()) <= {1}
+
+
+def test_a_batch_is_a_function_of_its_key() -> None:
+    """Whatever was asked for before; nodes with equal shards draw apart."""
+    ordered, shuffled = (learner(dense()).batches for _ in range(2))
+    keys = [(node, number) for node in range(N) for number in range(1, 12)]
+    expected = {key: ordered.indices(*key) for key in keys}
+    for place in np.random.default_rng(0).permutation(len(keys)):
+        np.testing.assert_array_equal(shuffled.indices(*keys[place]), expected[keys[place]])
+    twins = Batches(DATA, [np.arange(30)] * 2, BATCH, 1, HONEST)
+    assert (twins.indices(0, 1) != twins.indices(1, 1)).any()
+
+
+def test_only_byzantine_nodes_flip_their_labels() -> None:
+    lying = Adversary(np.array([1, 3]), "labels", label_flip)
+    honest, mixed = learner(dense()).batches, learner(dense(), adversary=lying).batches
+    for node in range(N):
+        (x, y), (x_seen, y_seen) = honest.get(node, 2), mixed.get(node, 2)
+        assert torch.equal(x, x_seen)
+        assert torch.equal(y_seen, DATA.classes - 1 - y if node in (1, 3) else y)
+
+
+# -- engines -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("own", [False, True], ids=["shared-model", "own-models"])
+def test_engines_agree_within_1e_4(own: bool, loss: str) -> None:
+    sequential, batched = (learner(dense(), engine=engine, loss=loss) for engine in ("sequential", "batched"))
+    thetas = points(sequential.size) if own else points(sequential.size, 1)[0]
+    rows, losses = sequential.gradients(thetas, NODES, batch=3)
+    rows_too, losses_too = batched.gradients(thetas, NODES, batch=3)
+    torch.testing.assert_close(rows_too, rows, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(losses_too, losses, rtol=1e-4)
+    assert losses_too.dtype == np.float64 and not rows_too.requires_grad
+
+
+def test_a_gradient_is_torchs() -> None:
+    ours = learner(dense())
+    theta = points(ours.size, 1)[0]
+    rows, losses = ours.gradients(theta, NODES[2:3], batch=4)
+    module = dense()
+    nn.utils.vector_to_parameters(theta, module.parameters())
+    index = ours.batches.indices(2, 4)
+    loss = functional.cross_entropy(module(DATA.train_x[index]), DATA.train_y[index])
+    theirs = torch.autograd.grad(loss, list(module.parameters()))
+    torch.testing.assert_close(rows[0], torch.cat([g.reshape(-1) for g in theirs]))
+    assert losses[0] == pytest.approx(loss.item())
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["shared-model", "own-models"])
+def test_a_node_alone_computes_the_same_bits_as_in_a_block(own: bool) -> None:
+    """Dropout, BatchNorm and augmentation included: placement must not change a trajectory."""
+    ours = learner(convolutional(), images())
+    thetas = points(ours.size) if own else points(ours.size, 1)[0]
+    block, block_losses = ours.gradients(thetas, NODES, batch=2)
+    for node in (3, 0, 4):
+        alone, loss = ours.gradients(thetas[node : node + 1] if own else thetas, NODES[node : node + 1], batch=2)
+        assert torch.equal(alone[0], block[node]) and loss[0] == block_losses[node]
+
+
+def test_the_same_batch_asked_twice_is_the_same() -> None:
+    """At the same point the same bits; at another, the same samples, dropout and augmentation."""
+    ours = learner(convolutional(), images())
+    seen: list[torch.Tensor] = []
+    dropped: list[torch.Tensor] = []
+    ours.model.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
+    ours.model.module[-2].register_forward_hook(lambda _, args, out: dropped.append(out == 0))
+    here, there = points(ours.size, 2)
+    first, _ = ours.gradients(here, NODES[1:2], batch=2)
+    ours.gradients(there, NODES[1:2], batch=2)
+    ours.gradients(here, NODES, batch=5)
+    again, _ = ours.gradients(here, NODES[1:2], batch=2)
+    assert torch.equal(first, again)
+    assert torch.equal(seen[0], seen[1]) and torch.equal(dropped[0], dropped[1])
+    other_batch = 2 + 1  # of node 1, in the block
+    assert not torch.equal(seen[0], seen[other_batch]) and not torch.equal(dropped[0], dropped[other_batch])
+    augmented, index = ours.batches.get(1, 2)[0], ours.batches.indices(1, 2)
+    assert not torch.equal(augmented, ours.data.train_x[index])
+
+
+class Coin(nn.Module):
+    """Draws without being a dropout layer, as stochastic depth does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.empty(len(x), 1).bernoulli_(0.5) if self.training else x
+
+
+def test_whatever_draws_is_keyed() -> None:
+    ours = learner(nn.Sequential(Coin(), dense()))
+    theta = points(ours.size, 1)[0]
+    block, _ = ours.gradients(theta, NODES, batch=1)
+    torch.rand(17)
+    alone, _ = ours.gradients(theta, NODES[3:4], batch=1)
+    assert torch.equal(alone[0], block[3])
+
+
+@pytest.mark.parametrize("module", [dense(dropout=0.5), convolutional()], ids=["dropout", "batch-norm"])
+def test_batched_refuses_what_it_cannot_key(module: nn.Module) -> None:
+    with pytest.raises(SpecError, match="dropout or BatchNorm"):
+        learner(module, engine="batched")
+
+
+# -- updates -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["sequential", "batched"])
+def test_updates_are_local_sgd(engine: str) -> None:
+    """Against the loop written out with torch's own optimiser, which starts afresh on every node."""
+    ours = learner(dense(), engine=engine)
+    theta, first, local_steps = points(ours.size, 1)[0], 7, 5
+    settings = {"lr": 0.2, "momentum": 0.9, "weight_decay": 0.01}
+    rows, losses = ours.updates(theta, NODES, first, local_steps, SGD(**settings), lr_scale=0.5)
+    for node in NODES:
+        module, seen = dense(), []
+        nn.utils.vector_to_parameters(theta.clone(), module.parameters())
+        optimizer = torch.optim.SGD(module.parameters(), **settings | {"lr": 0.1})
+        for number in range(first, first + local_steps):
+            index = ours.batches.indices(node, number)
+            loss = functional.cross_entropy(module(DATA.train_x[index]), DATA.train_y[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            seen.append(loss.item())
+        moved = nn.utils.parameters_to_vector(module.parameters()).detach() - theta
+        torch.testing.assert_close(rows[node], moved, rtol=1e-4, atol=1e-6)
+        assert losses[node] == pytest.approx(np.mean(seen), rel=1e-5)
+    again, _ = ours.updates(theta, NODES[4:], first, local_steps, SGD(**settings), lr_scale=0.5)
+    torch.testing.assert_close(again[0], rows[4], rtol=1e-5, atol=1e-7)
+
+
+# -- evaluation ----------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_the_definition() -> None:
+    ours = learner(dense())
+    theta = points(ours.size, 1)[0]
+    scores = ours.evaluate(theta)
+    module = dense()
+    nn.utils.vector_to_parameters(theta, module.parameters())
+    logits = module(DATA.test_x)
+    assert scores["top_1"] == pytest.approx(100 * (logits.argmax(1) == DATA.test_y).float().mean().item())
+    assert scores["top_5"] == 100.0  # of four classes
+    assert scores["loss"] == pytest.approx(functional.cross_entropy(logits, DATA.test_y).item(), rel=1e-5)
+
+
+def test_evaluation_is_a_function_of_theta_and_leaves_training_alone() -> None:
+    ours, data = learner(convolutional(), images()), images()
+    here, there = points(ours.size, 2)
+    undisturbed = [ours.gradients(here, NODES, batch=b)[0] for b in (1, 2)]
+    scores = ours.evaluate(here)
+    ours.evaluate(there)
+    after = [ours.gradients(here, NODES, batch=b)[0] for b in (1, 2)]
+    assert all(torch.equal(a, b) for a, b in zip(undisturbed, after, strict=True))
+    torch.manual_seed(99)  # no dropout is drawn while statistics are estimated
+    assert ours.evaluate(here) == scores
+    fresh = learner(convolutional(), images())
+    assert fresh.evaluate(here) == scores  # and nothing is left of what was trained before
+    # By hand: statistics of the training set as the network sees it when it is scored.
+    module = convolutional().eval()
+    nn.utils.vector_to_parameters(here, module.parameters())
+    with torch.no_grad():
+        hidden = module[0](data.train_x)
+        module[1].running_mean, module[1].running_var = hidden.mean((0, 2, 3)), hidden.var((0, 2, 3))
+        hidden = module[:6](data.train_x)
+        module[6].running_mean, module[6].running_var = hidden.mean(0), hidden.var(0)
+        loss = functional.cross_entropy(module(data.test_x), data.test_y)
+    assert scores["loss"] == pytest.approx(loss.item(), rel=1e-4)
+
+
+def test_a_batchnorm_model_learns() -> None:
+    data = images()
+    easy = (data.train_x[:, 0, 0, 0] > 0.5).long(), (data.test_x[:, 0, 0, 0] > 0.5).long()
+    data = replace(data, train_y=easy[0], test_y=easy[1], classes=2, augment=())
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+    random.seed_torch(1, "initial weights")
+    ours, optimizer = learner(module, data), SGD(lr=0.5)
+    theta = ours.model.theta.clone()
+    before = ours.evaluate(theta)["loss"]
+    for step in range(1, 61):
+        rows, _ = ours.gradients(theta, NODES, batch=step)
+        theta, _ = optimizer.step(theta, rows.mean(0), {})
+    assert ours.evaluate(theta)["loss"] < 0.8 * before
