@@ -88,7 +88,8 @@ class Process:
         channels = algorithm.channels
         if algorithm.peers:
             channels += reduce_channels(job.learner.size, len(blocks) - 1)
-        link = RemoteLink(self.rank, blocks, channels, adversary, self.notify, job.theta.device)
+        link = RemoteLink(self.rank, blocks, channels, adversary, self.notify, job.theta.device,
+                          self.config["job"]["tolerate"])
         tls = self.folder / "tls" if self.conf["security"] == "tls" else None
         link.mesh = Mesh(self.rank, [p["name"] for p in self.plan], channels, blocks, link,
                          self.config["job"]["run_id"], tls)

@@ -16,7 +16,7 @@ def list_jobs(
     verbose: Verbose = False,
 ) -> None:
     """List jobs, the newest first; -q prints run ids only."""
-    from kuiper.cli.show import COLOURS, age, job_json, note, number, print_json, program
+    from kuiper.cli.show import COLOURS, age, console, job_json, note, number, print_json, program
     from kuiper.cluster.store import jobs, observe
 
     seen = jobs()[-limit:][::-1]
@@ -30,15 +30,14 @@ def list_jobs(
     if not seen:
         note(f"nothing has been submitted yet: {program()} submit conf.yml")
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for column in ("job", "run id", "state", "started", "mode", "accuracy"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column != "job")
     for job, status in zip(seen, statuses, strict=True):
         state = Text(status.state.value, COLOURS.get(status.state.value, ""))
         accuracy = number((status.evaluation or {}).get("top_1"), "{:.2f}%")
         table.add_row(job.job_name, job.run_id, state, age(job.created), job.mode, accuracy)
-    Console().print(table)
+    console().print(table)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from kuiper.cluster.states import JobStatus
     from kuiper.cluster.store import Job
 
@@ -21,6 +23,14 @@ COLOURS = {"SUCCEEDED": "green", "RUNNING": "cyan", "FAILED": "red", "LOST": "re
 def print_json(value: Any, indent: int | None = 2) -> None:
     """Print one JSON value on standard output."""
     print(json.dumps(value, indent=indent), flush=True)
+
+
+def console() -> Console:
+    """Standard output for tables: as wide as they need where it is not a terminal."""
+    from rich.console import Console
+
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=250)
 
 
 def note(line: str) -> None:

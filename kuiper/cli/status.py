@@ -26,7 +26,7 @@ def status(
     verbose: Verbose = False,
 ) -> None:
     """Show a job: per process its state, why, step, rate, loss and the age of its heartbeat."""
-    from kuiper.cli.show import print_json, status_json
+    from kuiper.cli.show import console, print_json, status_json
     from kuiper.cluster.store import find, observe
 
     found = find(job)
@@ -38,18 +38,16 @@ def status(
                 return
             time.sleep(REFRESH)
             seen = observe([found], detailed=True)[0]
-    from rich.console import Console
-
-    console = Console()
-    if not watch or not console.is_terminal:
-        console.print(_view(found, seen))
-    if watch and console.is_terminal:
-        _watch(found, seen, console)
+    out = console()
+    if not watch or not out.is_terminal:
+        out.print(_view(found, seen))
+    if watch and out.is_terminal:
+        _watch(found, seen, out)
     elif watch:
         while not seen.state.final:
             time.sleep(REFRESH)
             seen = observe([found], detailed=True)[0]
-        console.print(_view(found, seen))
+        out.print(_view(found, seen))
 
 
 def _watch(job: Job, seen: JobStatus, console: object) -> None:

@@ -199,7 +199,16 @@ def first_error(folder):
     for line in lines[starts[-1] + 1 :] if starts else []:
         if not line[0].isspace():
             return line.strip()
-    return lines[-1].strip()[-500:] if lines else None
+    spoken = [line for line in lines if not uneventful(line)]
+    return spoken[-1].strip()[-500:] if spoken else None
+
+
+def uneventful(line):
+    """Whether a log line is a Bunyan record below error."""
+    try:
+        return json.loads(line)["level"] < 50
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def rotate(log, limit, keep):

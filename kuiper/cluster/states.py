@@ -194,7 +194,8 @@ def _job_state(
 
 
 def _explain(processes: Sequence[ProcessStatus]) -> str:
-    """The first process that went wrong, and how."""
+    """How rank 0 went wrong, if it did, and the first process that went wrong."""
     wrong = [process for process in processes if process.state in (State.FAILED, State.LOST)]
     wrong.sort(key=lambda process: (process.ended is None, process.ended or 0.0))
-    return f"{wrong[0].name}: {wrong[0].reason}" if wrong else ""
+    server = [process for process in wrong[1:] if process is processes[0]]
+    return "; first, ".join(f"{process.name}: {process.reason}" for process in [*server, *wrong[:1]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,8 @@ class Builder:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
+        if config["job"]["allow"] and config["job"]["spec_folder"] not in sys.path:
+            sys.path.append(config["job"]["spec_folder"])  # modules of the user's own, beside the spec
         self.conf = config["conf"]
         self.seed: int = self.conf["seed"]
         self.n: int = self.conf["num_workers"]
@@ -38,7 +41,7 @@ class Builder:
         return self.factory(group)(*args)
 
     def factory(self, group: str) -> Callable[..., Any]:
-        return factory(self.conf[group], self.config["job"].get("allow") or ())
+        return factory(self.conf[group], self.config["job"]["allow"])
 
     def adversary(self) -> Adversary:
         group, listed = self.conf["attack"], self.conf["byzantine"]

@@ -7,9 +7,8 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kuiper.config.targets import ALLOWED
 from kuiper.errors import SpecError
-
-ALLOWED = ("kuiper.", "torch.optim.", "torch.nn.", "torchvision.models.", "torchvision.transforms.")
 
 
 def factory(group: Mapping[str, Any], allow: Sequence[str] = ()) -> Callable[..., Any]:

@@ -102,7 +102,7 @@ SPEC: dict[str, Key] = {
     "secrets": Key("list", "names of environment variables to carry along", default=[], items="text",
                    pattern=IDENTIFIER, shape="names of environment variables, never their values"),
     "limits": Key("mapping", "duration and grace", default={}),
-    "on_failure": Key("mapping", "{tolerate: n processes}, or stop_all", default={"tolerate": 0},
+    "on_failure": Key("mapping", "{tolerate: n processes}, or stop_all", default={},
                       words=("stop_all",)),
     "allow": Key("list", "further prefixes of what may be built from a config", default=[], items="text",
                  pattern=rf"{IDENTIFIER}(\.{IDENTIFIER})*\.?", shape="module names such as mypackage.rules"),
@@ -118,7 +118,9 @@ LIMITS: dict[str, Key] = {
     "duration": Key("seconds", "the run is stopped after this long", above=0, null=True),
     "grace": Key("seconds", "from asking a process to end to killing it", default=30.0, low=0),
 }
-ON_FAILURE: dict[str, Key] = {"tolerate": Key("int", "worker processes that may fail", default=0, low=0)}
+ON_FAILURE: dict[str, Key] = {
+    "tolerate": Key("int", "worker processes that may fail; null: as many as leave n - f nodes", low=0)
+}
 WORKER: dict[str, Key] = {
     "host": Key("text", "name or address", required=True, pattern=HOST, shape="a host name or address"),
     "processes": Key("int", "how many", low=1, high=4096),

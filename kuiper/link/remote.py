@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from kuiper.attacks.adversary import Adversary
-from kuiper.errors import JobFailed
+from kuiper.errors import JobFailed, QuorumLost
 from kuiper.link.base import Channel, Gathered, Link, Neighbours, Request, Traffic
 from kuiper.link.clock import WallClock
 from kuiper.link.inbox import Inbox
@@ -38,10 +38,12 @@ class RemoteLink(Link):
         blocks: the nodes of every rank; blocks[0] is the hub, node n.
         notify: called with (event, **values) for what a person should know.
         device: where the role wants its rows; they travel from and to the CPU's memory.
+        tolerate: processes that may be lost; None leaves it to the gathers.
     """
 
     def __init__(self, rank: int, blocks: Sequence[np.ndarray], channels: Sequence[Channel],
-                 adversary: Adversary, notify: Notify, device: torch.device) -> None:
+                 adversary: Adversary, notify: Notify, device: torch.device,
+                 tolerate: int | None = None) -> None:
         self.nodes = blocks[rank]
         self.traffic = Traffic()
         self.mesh: Mesh | None = None
@@ -50,6 +52,8 @@ class RemoteLink(Link):
         self._adversary = adversary
         self._notify = notify
         self._device = device
+        self._tolerate = tolerate
+        self._lost = 0
         self._clock = WallClock()
         self._rank_of = np.zeros(sum(len(block) for block in blocks), np.int64)
         for owner, block in enumerate(blocks):
@@ -80,6 +84,7 @@ class RemoteLink(Link):
     def gone(self, rank: int, reason: str) -> None:
         self._alive[rank] = False
         if reason != "left":
+            self._lost += 1
             self._notify("gone", rank=rank, nodes=self._blocks[rank].tolist(), reason=reason)
         if rank == 0:
             self._asked.end(None if reason == "left" else reason)
@@ -87,6 +92,14 @@ class RemoteLink(Link):
             inbox.wake()
 
     def _live(self, nodes: np.ndarray) -> np.ndarray:
+        """Mask of the nodes whose process is alive.
+
+        Raises:
+            QuorumLost: more processes are gone than may be.
+        """
+        if self._tolerate is not None and self._lost > self._tolerate:
+            raise QuorumLost(f"{self._lost} worker processes are gone, on_failure tolerates {self._tolerate}",
+                             "look for the first error: `logs JOB --errors`")
         return self._alive[self._rank_of[nodes]]
 
     # -- the link ---------------------------------------------------------------------------

@@ -128,6 +128,10 @@ def test_peers_wait_for_their_senders_only() -> None:
     expected = np.zeros(n)
     bits = 8 * frame_bytes(PARAMETERS, 1, 1)
 
+    def share(exchange: Exchange, to: int, by: int) -> float:
+        """Both ends divide their bandwidth among this step's transfers."""
+        return min(kbit[to] / (exchange.receivers == to).sum(), kbit[by] / (exchange.senders == by).sum())
+
     async def walk() -> None:
         nonlocal expected
         for step, exchange in enumerate(exchanges, 1):
@@ -136,8 +140,8 @@ def test_peers_wait_for_their_senders_only() -> None:
             await block.neighbours(PARAMETERS, step, exchange)
             after = expected + 3 * 100 * ms / 1000
             for to, by in zip(exchange.receivers, exchange.senders, strict=True):
-                share = min(kbit[to] / (exchange.receivers == to).sum(), kbit[by] / (exchange.senders == by).sum())
-                after[to] = max(after[to], expected[by] + latency[by] + bits / (1000 * share))
+                transfer = bits / (1000 * share(exchange, to, by))
+                after[to] = max(after[to], expected[by] + latency[by] + transfer)
             expected = after
             np.testing.assert_allclose(clock.nodes, expected, rtol=1e-12)
 

@@ -95,7 +95,8 @@ def test_epochs_are_walked_without_omission_or_repeat(size: int) -> None:
     epochs = 9
     for node in (0, 4):
         held = len(shards[node])
-        walked = np.concatenate([batches.indices(node, number) for number in range(1, held * epochs // size + 1)])
+        numbers = range(1, held * epochs // size + 1)
+        walked = np.concatenate([batches.indices(node, number) for number in numbers])
         whole = len(walked) // held
         assert whole >= epochs - 2
         orders = [walked[epoch * held : (epoch + 1) * held] for epoch in range(whole)]
@@ -159,7 +160,8 @@ def test_a_node_alone_computes_the_same_bits_as_in_a_block(own: bool) -> None:
     thetas = points(ours.size) if own else points(ours.size, 1)[0]
     block, block_losses = ours.gradients(thetas, NODES, batch=2)
     for node in (3, 0, 4):
-        alone, loss = ours.gradients(thetas[node : node + 1] if own else thetas, NODES[node : node + 1], batch=2)
+        only = slice(node, node + 1)
+        alone, loss = ours.gradients(thetas[only] if own else thetas, NODES[only], batch=2)
         assert torch.equal(alone[0], block[node]) and loss[0] == block_losses[node]
 
 

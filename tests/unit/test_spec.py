@@ -47,7 +47,7 @@ def test_defaults(spec):
     loaded = spec()
     assert loaded.job_name == "mnist-krum" and loaded.mode == "cluster" and loaded.ps_ip == ["localhost"]
     assert loaded.worker_ips == [Worker("localhost", 2)]
-    assert loaded.limits == Limits(None, 30.0) and loaded.on_failure == {"tolerate": 0}
+    assert loaded.limits == Limits(None, 30.0) and loaded.on_failure == {"tolerate": None}
     assert loaded.log_path == "logs" and loaded.path.is_absolute()
     assert loaded.job_conf["num_workers"] == 5
     assert loaded.where("job_conf", "num_workers").endswith("conf.yml:6")

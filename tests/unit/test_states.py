@@ -88,7 +88,8 @@ def test_the_first_process_that_went_wrong_is_the_reason() -> None:
     ps = ended(code=100, reason="failed", first_error="QuorumLost: 3 of 4", ended=60.0)
     worker = ended("worker_2", code=1, reason="failed", first_error="ValueError: nan", ended=55.0)
     seen = job(ps, ended("worker_1", ended=58.0), worker)
-    assert (seen.state, seen.reason) == (State.FAILED, "worker_2: exit code 1: ValueError: nan")
+    assert (seen.state, seen.reason) == (
+        State.FAILED, "ps: exit code 100: QuorumLost: 3 of 4; first, worker_2: exit code 1: ValueError: nan")
     assert seen.state.exit_code == 100
 
 

@@ -1,0 +1,103 @@
+"""Real jobs that lose processes: up to f are survived, more is a clear failure, nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kuiper.cluster import agent
+from tests.integration.jobs import events, manager, write_spec
+
+LONG = {"dataset": "digits", "model": "softmax", "algorithm": "parameter_server", "aggregator": "median",
+        "num_workers": 4, "f": 1, "steps": 100_000, "eval_interval": 1000, "batch_size": 8}
+
+
+def start(spec: Path) -> dict[str, Any]:
+    """Submit detached, and wait until it trains."""
+    submitted = manager("submit", str(spec), "--json")
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    job = json.loads(submitted.stdout)
+    wait_for(lambda: at_step(job) > 20)
+    return job
+
+
+def at_step(job: dict[str, Any]) -> int:
+    metrics = Path(job["run_dir"]) / "ps" / "metrics.jsonl"
+    return len(events(job["run_dir"], "step")) if metrics.exists() else 0
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.1)
+
+
+def kill(job: dict[str, Any], process: str) -> None:
+    proc = json.loads((Path(job["run_dir"]) / process / "proc.json").read_text())
+    os.kill(proc["pid"], signal.SIGKILL)
+
+
+def status(job: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(manager("status", job["run_id"], "--json").stdout)
+
+
+def test_up_to_f_are_survived_and_more_is_a_failure(tmp_path: Path) -> None:
+    job = start(write_spec(tmp_path, "faults", LONG, 4))
+    kill(job, "worker_2")
+    wait_for(lambda: events(job["run_dir"], "gone"))
+    assert events(job["run_dir"], "gone")[0]["nodes"] == [1]
+    before = at_step(job)
+    wait_for(lambda: at_step(job) > before + 50)
+    assert events(job["run_dir"], "step")[-1]["rows"] == 3
+    seen = status(job)
+    assert seen["state"] == "RUNNING"
+    assert {p["name"]: p["state"] for p in seen["processes"]}["worker_2"] == "FAILED"
+
+    kill(job, "worker_4")
+    began = time.monotonic()
+    wait_for(lambda: status(job)["state"] == "FAILED", 20)
+    assert time.monotonic() - began < 15
+    seen = status(job)
+    assert "2 of 4 senders are alive, 3 are needed" in seen["reason"] and seen["exit_code"] == 100
+    wait_for(lambda: not agent.marked(KUIPER_RUN=job["run_id"]), 20)
+    assert (Path(job["run_dir"]) / "ps" / "training_perf").exists()
+
+
+def test_a_dead_server_ends_the_job(tmp_path: Path) -> None:
+    job = start(write_spec(tmp_path, "server", LONG, 2))
+    kill(job, "ps")
+    wait_for(lambda: not agent.marked(KUIPER_RUN=job["run_id"]), 20)
+    seen = status(job)
+    assert seen["state"] == "FAILED" and "9" in seen["reason"]
+    error = json.loads((Path(job["run_dir"]) / "worker_1" / "error.json").read_text())
+    assert "server is gone" in error["message"]
+
+
+def test_tolerate_is_stricter_than_the_rule(tmp_path: Path) -> None:
+    job = start(write_spec(tmp_path, "strict", LONG, 4, on_failure="stop_all"))
+    kill(job, "worker_3")
+    wait_for(lambda: status(job)["state"] == "FAILED", 20)
+    assert "on_failure tolerates 0" in status(job)["reason"]
+    wait_for(lambda: not agent.marked(KUIPER_RUN=job["run_id"]), 20)
+
+
+@pytest.mark.parametrize("algorithm", ["parameter_server", "elastic_gossip"])
+def test_stop_leaves_nothing(algorithm: str, tmp_path: Path) -> None:
+    conf = {**LONG, "algorithm": algorithm}
+    if algorithm != "parameter_server":
+        del conf["aggregator"], conf["f"]
+    job = start(write_spec(tmp_path, "stopped", conf, 3))
+    assert agent.marked(KUIPER_RUN=job["run_id"])
+    stopped = manager("stop", "stopped", "--json")
+    assert stopped.returncode == 0, stopped.stderr
+    assert json.loads(stopped.stdout)["state"] == "STOPPED"
+    assert not agent.marked(KUIPER_RUN=job["run_id"])
+    assert manager("stop", "stopped").returncode == 0
+    assert manager("wait", job["run_id"]).returncode == 103
