@@ -18,7 +18,8 @@ from kuiper.config.build import Builder
 from kuiper.link.local import Switchboard
 from kuiper.link.mesh import Mesh
 from kuiper.link.remote import RemoteLink, reduce_channels
-from kuiper.record import Recorder
+from kuiper.record import Recorder, environment
+from kuiper.record.atomic import write_json
 
 
 class Process:
@@ -37,6 +38,7 @@ class Process:
         self.rank = rank
         self.listener = listener
         self.folder = run_dir / self.plan[rank]["name"]
+        write_json((run_dir if rank == 0 else self.folder) / "environment.json", environment(Path(__file__).parent))
         self.recorder = Recorder(self.folder, self.plan[rank]["name"], self.header() if rank == 0 else None)
 
     def header(self) -> dict[str, Any]:

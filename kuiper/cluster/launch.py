@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kuiper.cluster import agent, store
-from kuiper.cluster.files import locked, make_folder, write_bytes, write_json
+from kuiper.cluster.files import locked, make_folder, write_bytes
 from kuiper.cluster.host import Host, connect
 from kuiper.cluster.identity import myself
 from kuiper.cluster.paths import ProcessPaths, RunPaths, absolute, check_job_name, state_folder
 from kuiper.cluster.plan import Process, plan
-from kuiper.cluster.snapshot import Code, environment, local_code
+from kuiper.cluster.snapshot import Code, local_code
 from kuiper.cluster.states import JobStatus, State
 from kuiper.cluster.stop import stop
 from kuiper.cluster.store import Job
@@ -133,7 +133,6 @@ def _stage(
 
     write_bytes(paths.spec, spec.path.read_bytes())
     write_bytes(paths.config, dump(dict(config)).encode())
-    write_json(paths.environment, environment())
     code = local_code()
     certificates = _certificates(spec, run_id, config, processes)
 

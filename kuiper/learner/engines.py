@@ -33,7 +33,8 @@ class Sequential:
         self.model = model
         self.batches = batches
 
-    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int) -> tuple[torch.Tensor, np.ndarray]:
+    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray,
+                  number: int) -> tuple[torch.Tensor, np.ndarray]:
         model = self.model
         rows = torch.empty(len(nodes), model.size, device=model.theta.device)
         losses = np.empty(len(nodes))
@@ -73,7 +74,8 @@ class Batched:
 
         self._losses = vmap(loss)
 
-    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int) -> tuple[torch.Tensor, np.ndarray]:
+    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray,
+                  number: int) -> tuple[torch.Tensor, np.ndarray]:
         rows = torch.empty(len(nodes), self.model.size, device=self.model.theta.device)
         losses = np.empty(len(nodes))
         thetas = thetas.expand(len(nodes), -1)

@@ -40,7 +40,8 @@ class Learner:
         """(k,) training samples that each node holds."""
         return np.array([len(self.batches.shards[node]) for node in nodes], dtype=np.float64)
 
-    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, batch: int) -> tuple[torch.Tensor, np.ndarray]:
+    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray,
+                  batch: int) -> tuple[torch.Tensor, np.ndarray]:
         """One gradient per node.
 
         Args:

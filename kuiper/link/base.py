@@ -168,6 +168,8 @@ class Link(ABC):
                      deadline: float | None = None, minimum: int = 1) -> Gathered:
         """The first `quorum` rows of a step (None: of all live expected senders), in node order.
 
+        Who has died is not waited for: fewer than `quorum` are then taken, down to `minimum`.
+
         Args:
             deadline: seconds after which what has arrived must do.
             minimum: fewer rows than this is an error.

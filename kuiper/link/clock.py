@@ -63,5 +63,6 @@ class VirtualClock:
     def all_reduce(self, width_bytes: int, nodes: np.ndarray) -> None:
         """A ring: 2 (n - 1) transfers of 1/n of the row, at the pace of the slowest link."""
         n = len(nodes)
-        hop = self.profiles.latency[nodes].max() + transfer(width_bytes / n, self.profiles.kbit_per_s[nodes].min())
+        slowest = self.profiles.kbit_per_s[nodes].min()
+        hop = self.profiles.latency[nodes].max() + transfer(width_bytes / n, slowest)
         self.nodes[nodes] = self.nodes[nodes].max() + 2 * (n - 1) * hop

@@ -106,7 +106,8 @@ class Inbox:
             slot.state[place] = 2
         self.wake()
 
-    def put(self, step: int, nodes: np.ndarray, rows: torch.Tensor, columns: np.ndarray | None = None) -> None:
+    def put(self, step: int, nodes: np.ndarray, rows: torch.Tensor,
+            columns: np.ndarray | None = None) -> None:
         """Rows of this process's own nodes: those that are expected are copied in."""
         with self._changed:
             slot = self._slot(step)
@@ -163,12 +164,12 @@ class Inbox:
             self._wake.clear()
             there = slot.state == 2
             possible = there | self._live(slot.senders)
-            wanted = possible.sum() if quorum is None else min(quorum, len(slot.senders))
-            if possible.sum() < minimum or (quorum and possible.sum() < wanted):
+            if possible.sum() < minimum:
                 raise QuorumLost(
-                    f"{self.channel.name}, step {step}: {possible.sum()} of {len(slot.senders)} senders are alive, "
-                    f"{max(minimum, quorum or 0)} are needed", "look for the first error: `logs JOB --errors`")
-            if there.sum() >= wanted:
+                    f"{self.channel.name}, step {step}: {possible.sum()} of {len(slot.senders)} senders "
+                    f"are alive, {minimum} are needed",
+                    "look for the first error: `logs JOB --errors`; to survive more, declare a larger `f`")
+            if there.sum() >= (possible.sum() if quorum is None else min(quorum, possible.sum())):
                 return self._close(step, slot, there), _NONE
             try:
                 async with asyncio.timeout_at(ends):
@@ -177,8 +178,8 @@ class Inbox:
                 missing = slot.senders[~there]
                 if there.sum() < minimum:
                     raise QuorumLost(
-                        f"{self.channel.name}, step {step}: {there.sum()} rows after the deadline of {deadline} s, "
-                        f"{minimum} are needed; missing: nodes {missing.tolist()}",
+                        f"{self.channel.name}, step {step}: {there.sum()} rows after the deadline of "
+                        f"{deadline:g} s, {minimum} are needed; missing: nodes {missing.tolist()}",
                         "raise `deadline`, or declare a larger `f`") from None
                 return self._close(step, slot, there), missing
 

@@ -87,7 +87,8 @@ class LocalLink(Link):
         del self._shared.sent[channel.number, step]
         if channel.charged:
             rows = self._adversary.arriving(nodes, rows)
-            self.traffic.add(bytes_in=(len(nodes) + late) * frame_bytes(channel, 1, 1), rows=len(nodes), late=late)
+            arrived = (len(nodes) + late) * frame_bytes(channel, 1, 1)
+            self.traffic.add(bytes_in=arrived, rows=len(nodes), late=late)
         return Gathered(nodes, rows, columns, late)
 
     def _ask(self, reply: Channel, quorum: int | None, deadline: float | None, minimum: int) -> int:
@@ -106,9 +107,11 @@ class LocalLink(Link):
             everyone = len(chosen) == wanted
             self._virtual.hub = arrival[order].max(initial=begun) if everyone else begun + deadline
         if len(chosen) < max(minimum, 1):
+            by = "" if deadline is None else f" by the deadline of {deadline:g} s"
             raise QuorumLost(
-                f"step {step}: {len(chosen)} rows of {len(to)} by the deadline of {deadline} s; {minimum} are needed",
-                "raise `deadline`, declare a larger `f`, or use faster `devices`")
+                f"{reply.name}, step {step}: {len(chosen)} rows of {len(to)}{by}, "
+                f"{max(minimum, 1)} are needed",
+                "declare a larger `f`, raise `deadline`, or use faster `devices`")
         self._shared.requests.put_nowait(Request(step, chosen, row))
         return len(to) - len(chosen)
 

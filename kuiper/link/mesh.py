@@ -6,10 +6,8 @@ own, everything it sends is checked against its channel, and its end is told onc
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,15 +18,13 @@ import numpy as np
 import torch
 
 from kuiper.errors import HostError, ProtocolError
-from kuiper.link import handshake, wire
+from kuiper.link import directory, handshake, wire
 from kuiper.link.acceptor import Acceptor
 from kuiper.link.base import Channel
 from kuiper.link.handshake import Door, Hello
 from kuiper.link.stream import DIRECTORY, LEFT, READY, Frame, Inbox, Peer, control_frame
 
 __all__ = ["LEFT", "Inbox", "Mesh"]
-_ENTRY = struct.Struct("<IHH16s")
-"""Of the directory: rank, port, 4 or 6, address."""
 _DIALS_AT_ONCE = 8
 _CLOSE_SECONDS = 5.0
 log = logging.getLogger(__name__)
@@ -196,7 +192,7 @@ class Mesh:
     def close(self) -> None:
         """Send what is queued, say goodbye and end everything; waits 5 s at most for slow peers.
 
-        From here on nothing that arrives is delivered and `gone` is not called. Idempotent.
+        Frames that begin to arrive from here on are thrown away, and `gone` is not called. Idempotent.
         """
         with self._changed:
             if self._closing:
@@ -215,11 +211,11 @@ class Mesh:
     def control(self, peer: Peer, header: wire.Header, read: Callable[[int], bytes]) -> None:
         """See `Office.control`: the directory from rank 0, or a peer that is ready."""
         plain = header == wire.Header(wire.CONTROL, header.flags, 0, 0, 0, header.length)
-        longest = _ENTRY.size * len(self.names)
-        if plain and header.flags == DIRECTORY and peer.rank == 0 and header.length <= longest:
-            directory = _read_directory(read(header.length))
+        most = directory.longest(len(self.names))
+        if plain and header.flags == DIRECTORY and peer.rank == 0 and header.length <= most:
+            endpoints = directory.read(read(header.length), len(self.names))
             with self._changed:
-                self._directory = directory
+                self._directory = endpoints
                 self._changed.notify_all()
         elif plain and header.flags == READY and self.rank == 0 and header.length == 0:
             with self._changed:
@@ -274,13 +270,8 @@ class Mesh:
         with self._changed:
             peers = [self._peers[rank] for rank in sorted(self._peers)]
             endpoints = {peer.rank: self._endpoints[peer.rank] for peer in peers}
-        entries = b""
-        for rank, (host, port) in endpoints.items():
-            if port:  # one that does not listen cannot take part
-                address = ipaddress.ip_address(host)
-                entries += _ENTRY.pack(rank, port, address.version, address.packed.ljust(16, b"\0"))
         for peer in peers:
-            peer.post(control_frame(DIRECTORY, entries))
+            peer.post(control_frame(DIRECTORY, directory.write(endpoints)))
         with self._changed:
             self._changed.wait_for(
                 lambda: all(peer.rank in self._ready or peer.cutting.is_set() for peer in peers),
@@ -292,23 +283,23 @@ class Mesh:
             self._changed.wait_for(
                 lambda: self._directory is not None or 0 not in self._peers, _left(deadline)
             )
-            directory, hub = self._directory, self._peers.get(0)
-        if directory is None:
+            endpoints, hub = self._directory, self._peers.get(0)
+        if endpoints is None:
             raise HostError(f"{self.names[0]} did not say who takes part", f"see the log of {self.names[0]}")
         problems: dict[int, str] = {}
 
         def reach(rank: int) -> None:
             try:
-                self._dial(rank, *directory[rank], deadline)
+                self._dial(rank, *endpoints[rank], deadline)
             except HostError as error:
                 problems[rank] = error.message
 
         with ThreadPoolExecutor(_DIALS_AT_ONCE) as pool:
-            list(pool.map(reach, [rank for rank in directory if rank < self.rank]))
+            list(pool.map(reach, [rank for rank in endpoints if rank < self.rank]))
         others = set(range(1, len(self.names))) - {self.rank}
         with self._changed:
             self._changed.wait_for(
-                lambda: directory.keys() & others <= self._joined | problems.keys(), _left(deadline)
+                lambda: endpoints.keys() & others <= self._joined | problems.keys(), _left(deadline)
             )
             absent = others - self._joined
         for rank in self._acceptor.give_up(absent):
@@ -319,13 +310,3 @@ class Mesh:
 
 def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0)
-
-
-def _read_directory(data: bytes) -> dict[int, tuple[str, int]]:
-    """Host and port by rank."""
-    if len(data) % _ENTRY.size:
-        raise ProtocolError(f"a directory of {len(data)} bytes, not a multiple of {_ENTRY.size}")
-    return {
-        rank: (str(ipaddress.ip_address(packed[:4] if version == 4 else packed)), port)
-        for rank, port, version, packed in _ENTRY.iter_unpack(data)
-    }

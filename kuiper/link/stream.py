@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -136,7 +137,7 @@ class Peer:
                 return
             for connection in (self._outgoing, self._incoming):
                 shut(connection)
-        self._sender.wake()
+        self._sender.stop()
 
     def join(self, deadline: float) -> bool:
         """Wait for the peer's end; True if it came before the deadline."""
@@ -181,7 +182,7 @@ class Sender(threading.Thread):
                 max(deadline - time.monotonic(), 0),
             )
 
-    def wake(self) -> None:
+    def stop(self) -> None:
         with self._changed:
             self._queue.clear()
             self._changed.notify_all()
@@ -196,6 +197,7 @@ class Sender(threading.Thread):
                 if frame is _GOODBYE_FRAME:
                     socket.socket.shutdown(self._connection, socket.SHUT_WR)
                     return
+                del frame  # its rows are not to be kept while the next one is waited for
         except OSError as error:
             peer.cutting.wait(_LAST_WORDS_SECONDS)
             peer.cut(f"could not be sent to: {error}")
@@ -226,7 +228,7 @@ class Receiver(threading.Thread):
         self._peer = peer
         self._connection = connection
         # Plain sockets fill a whole row in one system call; TLS hands out a record at a time.
-        self._flags = 0 if hasattr(connection, "getpeercert") else socket.MSG_WAITALL
+        self._flags = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_WAITALL
         self._header = bytearray(wire.HEADER_BYTES)
         self._scratch: memoryview | None = None
 

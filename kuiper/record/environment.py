@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def environment(folder: Path | None = None) -> dict[str, Any]:
     """
     return {
         "python": platform.python_version(),
+        "executable": sys.executable,
         "platform": platform.platform(),
         "hostname": platform.node(),
         "cpu": _cpu_model(),

@@ -89,7 +89,6 @@ def test_a_job_from_start_to_stop(spec: Spec) -> None:
     paths = RunPaths(job.run_dir)
     assert paths.spec.read_bytes() == spec.path.read_bytes()
     assert yaml.safe_load(paths.config.read_text())["job"]["run_id"] == job.run_id
-    assert json.loads(paths.environment.read_text())["executable"] == sys.executable
     for name in ("ps", "worker_1", "worker_2"):
         keys = sorted(paths.process(name).tls.iterdir())
         assert [key.name for key in keys] == ["ca.pem", "cert.pem", "key.pem"]

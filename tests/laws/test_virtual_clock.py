@@ -113,7 +113,7 @@ def test_a_deadline_ends_the_round_and_may_lose_the_quorum() -> None:
     assert (made_do.counted, made_do.late, made_do.ends) == ([[0, 1]], [2], pytest.approx([7]))
     in_time = play(devices(1, 2, 3, 100), deadline=7, quorum=2, minimum=2)
     assert in_time.ends == pytest.approx([6])  # all that were wanted came: no need to wait
-    with pytest.raises(QuorumLost, match="2 rows of 4 by the deadline of 7 s; 3 are needed"):
+    with pytest.raises(QuorumLost, match="2 rows of 4 by the deadline of 7 s, 3 are needed"):
         play(devices(1, 2, 3, 100), deadline=7, minimum=3)
 
 

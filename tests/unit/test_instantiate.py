@@ -50,10 +50,11 @@ def test_a_typo_says_what_is_missing() -> None:
 
 
 def test_parameters_are_filled_in_and_metadata_is_not() -> None:
-    make = factory({"_target_": "kuiper.optim.SGD", "_name_": "sgd", "_doc_": "a line", "lr": 0.5, "momentum": 0.9})
-    assert make() == SGD(lr=0.5, momentum=0.9)
+    make = factory({"_target_": "kuiper.optim.SGD", "_name_": "sgd", "_doc_": "a line", "lr": 0.5})
+    assert make(momentum=0.9) == SGD(lr=0.5, momentum=0.9)
     assert factory({"_target_": "torch.optim.SGD"}).func.__name__ == "SGD"  # re-exported within its package
-    assert factory({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3})().weight.shape == (3, 2)
+    linear = factory({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3})
+    assert linear().weight.shape == (3, 2)
 
 
 def test_a_users_module_needs_its_prefix_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,8 +57,11 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 
 
 def _modules() -> dict[str, Path]:
-    files = {path.relative_to(ROOT).with_suffix(""): path for path in ROOT.rglob("*.py")}
-    return {".".join(part for part in place.parts if part != "__init__"): path for place, path in files.items()}
+    named = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        named[".".join(part for part in parts if part != "__init__")] = path
+    return named
 
 
 MODULES = _modules()
@@ -120,7 +123,8 @@ def test_the_table_names_what_exists_and_has_no_cycle() -> None:
 def _loaded(*imports: str) -> set[str]:
     """What a fresh interpreter has imported after `imports`."""
     code = f"import sys, {', '.join(imports)}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert not done.returncode, done.stderr
     return set(done.stdout.split())
 
 

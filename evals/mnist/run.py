@@ -1,0 +1,70 @@
+"""Final accuracy of the shipped MNIST configs, and of their variations, as simulations.
+
+    python evals/mnist/run.py [--root FOLDER] [--seeds 1 2 3] [--only NAME...]
+
+Prints a table and writes it to results.md beside this file, with the machine it ran on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+KRUM = "mnist_multi_krum_alie"
+IPM = ["attack=ipm", "attack.eps=10"]
+HONEST = ["num_byzantine=0", "attack=none"]
+
+STUDIES: dict[str, tuple[str, list[str]]] = {
+    "parameter server, average": ("mnist_parameter_server", []),
+    "all-reduce": ("mnist_parameter_server", ["algorithm=all_reduce"]),
+    "honest, average": (KRUM, [*HONEST, "aggregator=average"]),
+    "honest, multi_krum (f = 4)": (KRUM, [*HONEST, "f=4"]),
+    "4 of 20 alie, multi_krum": (KRUM, []),
+    "4 of 20 ipm 10, multi_krum": (KRUM, IPM),
+    "4 of 20 ipm 10, average": (KRUM, [*IPM, "aggregator=average"]),
+    "elastic gossip, 4 peers": ("mnist_elastic_gossip", []),
+    "fedavg, Dirichlet .3": ("mnist_fedavg_dirichlet", []),
+}
+
+
+def accuracy(config: str, overrides: list[str]) -> float:
+    """Final test accuracy, percent, of one run."""
+    words = [sys.executable, "manager.py", "submit", f"configs/{config}.yml", "--simulate", "--follow", "--json", "-q"]
+    for override in overrides:
+        words += ["-o", override]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout)["evaluation"]["top_1"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, help="a folder with MNIST/raw (default: KUIPER_DATA)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES))
+    arguments = parser.parse_args()
+    if arguments.root:
+        os.environ["KUIPER_DATA"] = str(arguments.root.resolve())
+    rows = []
+    for name in arguments.only:
+        config, overrides = STUDIES[name]
+        found = [accuracy(config, [*overrides, f"seed={seed}", "job_name=eval-mnist"]) for seed in arguments.seeds]
+        spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
+        rows.append(f"| {name} | {statistics.mean(found):.2f}{spread} |")
+        print(rows[-1], flush=True)
+    table = ["| run | test accuracy, % |", "|---|---|", *rows, "",
+             f"Seeds {arguments.seeds}; {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}."]
+    (HERE / "results.md").write_text("\n".join(table) + "\n")
+
+
+if __name__ == "__main__":
+    main()
