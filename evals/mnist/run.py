@@ -61,8 +61,8 @@ def main() -> None:
         spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
         rows.append(f"| {name} | {statistics.mean(found):.2f}{spread} |")
         print(rows[-1], flush=True)
-    table = ["| run | test accuracy, % |", "|---|---|", *rows, "",
-             f"Seeds {arguments.seeds}; {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}."]
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    table = ["| run | test accuracy, % |", "|---|---|", *rows, "", f"Seeds {arguments.seeds}; {machine}."]
     (HERE / "results.md").write_text("\n".join(table) + "\n")
 
 

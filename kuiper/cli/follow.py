@@ -101,7 +101,13 @@ def view(quiet: bool) -> View:
     console = Console(stderr=True)
     if not console.is_terminal:
         return Lines()
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = [TextColumn(f"{{task.fields[{name}]}}") for name in ("accuracy", "loss", "rate")]
     return Bar(Progress(

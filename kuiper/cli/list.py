@@ -16,7 +16,16 @@ def list_jobs(
     verbose: Verbose = False,
 ) -> None:
     """List jobs, the newest first; -q prints run ids only."""
-    from kuiper.cli.show import COLOURS, age, console, job_json, note, number, print_json, program
+    from kuiper.cli.show import (
+        COLOURS,
+        age,
+        console,
+        job_json,
+        note,
+        number,
+        print_json,
+        program,
+    )
     from kuiper.cluster.store import jobs, observe
 
     seen = jobs()[-limit:][::-1]

@@ -16,7 +16,13 @@ from kuiper.cluster import agent, store
 from kuiper.cluster.files import locked, make_folder, write_bytes
 from kuiper.cluster.host import Host, connect
 from kuiper.cluster.identity import myself
-from kuiper.cluster.paths import ProcessPaths, RunPaths, absolute, check_job_name, state_folder
+from kuiper.cluster.paths import (
+    ProcessPaths,
+    RunPaths,
+    absolute,
+    check_job_name,
+    state_folder,
+)
 from kuiper.cluster.plan import Process, plan
 from kuiper.cluster.snapshot import Code, local_code
 from kuiper.cluster.states import JobStatus, State
@@ -48,7 +54,9 @@ def submit(spec: Spec, simulate: bool = False, say: Callable[[str], None] = lamb
         ConflictError: a job of that name runs.
         HostError, JobFailed: it could not be started; what had been started is stopped again.
     """
-    from kuiper.config.compose import compose  # Hydra: only those who compose pay for it
+    from kuiper.config.compose import (
+        compose,  # Hydra: only those who compose pay for it
+    )
 
     return launch(spec, lambda run_id: compose(spec, simulate, run_id), say)
 
@@ -154,7 +162,9 @@ def _certificates(
     """Files per process name; none for a simulation or without security."""
     if config["job"]["mode"] == "simulate" or config["conf"]["security"] != "tls":
         return {}
-    from kuiper.link.credentials import issue  # brings cryptography, which other verbs do without
+    from kuiper.link.credentials import (
+        issue,  # brings cryptography, which other verbs do without
+    )
 
     duration = spec.limits.duration
     lifetime = YEAR if duration is None else duration + spec.limits.grace + START_TIMEOUT

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import kuiper
 
+
 @dataclass(frozen=True)
 class Code:
     """Where a host finds the code.

@@ -96,7 +96,9 @@ def load(path: str | Path, overrides: Sequence[str] = (), simulate: bool = False
         reader.override(option)
     spec = reader.spec(Path(path), simulate)
     if reader.problems:
-        from kuiper.config import compose  # Hydra's import is paid for only by those who compose
+        from kuiper.config import (
+            compose,  # Hydra's import is paid for only by those who compose
+        )
 
         raise InvalidSpec(reader.problems + compose.problems(spec, simulate))
     return spec

@@ -15,7 +15,14 @@ from kuiper.config import choices, metadata, schema, targets
 from kuiper.config.bounds import cross_check, declared
 from kuiper.config.choices import Catalogue, Choice
 from kuiper.config.metadata import CARRIED, MISSING
-from kuiper.config.schema import GROUPS, REQUIRED_GROUPS, VALUES, InvalidSpec, Key, Problem
+from kuiper.config.schema import (
+    GROUPS,
+    REQUIRED_GROUPS,
+    VALUES,
+    InvalidSpec,
+    Key,
+    Problem,
+)
 from kuiper.errors import SpecError
 
 if TYPE_CHECKING:

@@ -34,9 +34,9 @@ FAMILIES = {
         **STEPS, "algorithm": {"gossiping_sgd": {"period": 2}}, "num_workers": 4, "num_byzantine": 1,
         "attack": "sign_flip"},
     "fedavg": {
-        "rounds": 5, "algorithm": {"fedavg": {"clients_per_round": 4, "overcommit": 1.0, "local_steps": 3}},
-        "num_workers": 6, "num_byzantine": 1, "attack": {"ipm": {"eps": 0.5}}, "partition": {"dirichlet": {"alpha": 1.0}},
-        "eval_interval": 2},
+        "rounds": 5, "algorithm": {"fedavg": {"clients_per_round": 3, "overcommit": 1.0, "local_steps": 3}},
+        "num_workers": 5, "num_byzantine": 1, "attack": {"ipm": {"eps": 0.5}},
+        "partition": {"dirichlet": {"alpha": 1.0}}, "eval_interval": 2, "security": "none"},
 }  # fmt: skip
 
 

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from kuiper.cluster.states import JobStatus, ProcessStatus, State, job_status, process_status
+from kuiper.cluster.states import (
+    JobStatus,
+    ProcessStatus,
+    State,
+    job_status,
+    process_status,
+)
 
 BOOT = "boot-1"
 IDENTITY = {"boot_id": BOOT, "pid": 42, "start_time": 7}
