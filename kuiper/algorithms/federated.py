@@ -66,7 +66,7 @@ class FedAvg(Algorithm):
 
     async def work(self, link: Link) -> None:
         job, phase = self.job, self.job.recorder.phase
-        async for request in link.requests(self.model):
+        async for request in link.requests(self.model, job.learner.together):
             first = (request.step - 1) * self.local_steps + 1
             with phase("compute"):
                 rows, losses = job.learner.updates(request.row, request.nodes, first, self.local_steps,
@@ -74,7 +74,7 @@ class FedAvg(Algorithm):
             columns = {"loss": losses, "samples": job.learner.samples(request.nodes)}
             with phase("communicate"):
                 await link.send(self.update, request.step, request.nodes, rows, columns)
-            self.record(link, request.step, loss=float(losses.mean()))
+            self.record(link, request.step, nodes=len(losses), loss=float(losses.mean()))
 
     def aggregate(self, updates: Gathered) -> torch.Tensor:
         """(d,) the mean update, or the rule's."""

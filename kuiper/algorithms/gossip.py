@@ -60,7 +60,7 @@ class Gossip(PeerAlgorithm):
                 link.charge(job.learner.batch_size)
                 moved, state = job.optimizer.step(thetas, rows, state, self.lr_scale(step))
             with phase("wait"):
-                neighbours = await link.neighbours(self.parameters, step, exchange)
+                neighbours = await link.neighbours(self.parameters, step, exchange, job.deadline)
             with phase("aggregate"):
                 for place, node in enumerate(link.nodes):
                     heard = neighbours.of(node)

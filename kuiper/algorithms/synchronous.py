@@ -61,13 +61,13 @@ class ParameterServer(Algorithm):
 
     async def work(self, link: Link) -> None:
         job, phase = self.job, self.job.recorder.phase
-        async for request in link.requests(self.model):
+        async for request in link.requests(self.model, job.learner.together):
             with phase("compute"):
                 rows, losses = job.learner.gradients(request.row, request.nodes, batch=request.step)
                 rows = self.with_momentum(link.nodes, request.nodes, rows)
             with phase("communicate"):
                 await link.send(self.gradient, request.step, request.nodes, rows, {"loss": losses})
-            self.record(link, request.step, loss=float(losses.mean()))
+            self.record(link, request.step, nodes=len(losses), loss=float(losses.mean()))
 
     def with_momentum(self, block: np.ndarray, nodes: np.ndarray, rows: torch.Tensor) -> torch.Tensor:
         if not self.beta:

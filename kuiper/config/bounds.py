@@ -28,7 +28,7 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         (COUNTS, _counts),
         ({"num_workers", "num_byzantine", "byzantine"}, _byzantine),
         ({"algorithm", "attack", "num_byzantine"}, _attack),
-        ({"algorithm", "aggregator", "quorum"}, _unused),
+        ({"algorithm", "aggregator", "quorum", "deadline"}, _unused),
         ({"algorithm", "num_workers"}, _clients),
         ({*COUNTS, "quorum", "deadline", "algorithm", "aggregator", "attack"}, _needs),
         ({"clock"}, _clock),
@@ -106,6 +106,8 @@ def _unused(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) ->
                    "leave it out, or choose algorithm parameter_server")
         if conf["quorum"] is not None:
             report("quorum", f"is {conf['quorum']}, and {name} waits for no quorum", "leave it out")
+        if conf["deadline"] is not None and algorithm.get("_family_") == "synchronous":
+            report("deadline", f"is {conf['deadline']}, and {name} needs every row", "leave it out")
     elif algorithm.get("_family_") == "federated" and conf["quorum"] is not None:
         report("quorum", f"is {conf['quorum']}, and {name} waits for clients_per_round updates",
                "leave it out, and set algorithm.clients_per_round")

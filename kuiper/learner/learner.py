@@ -33,6 +33,11 @@ class Learner:
         return self.model.size
 
     @property
+    def together(self) -> int:
+        """How many nodes are computed at once."""
+        return self._engine.chunk
+
+    @property
     def batch_size(self) -> int:
         return self.batches.batch_size
 
@@ -65,8 +70,8 @@ class Learner:
         """
         rows = torch.empty(len(nodes), self.size, device=theta.device)
         losses = np.zeros(len(nodes))
-        for start in range(0, len(nodes), self._engine.chunk):
-            block = slice(start, start + self._engine.chunk)
+        for start in range(0, len(nodes), self.together):
+            block = slice(start, start + self.together)
             here = theta.repeat(len(nodes[block]), 1)
             state = optimizer.init(here)
             for step in range(local_steps):

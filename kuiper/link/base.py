@@ -146,8 +146,12 @@ class Link(ABC):
         """Hub: send one row to the nodes `to`, and expect a row of `reply` from each."""
 
     @abstractmethod
-    def requests(self, channel: Channel) -> AsyncIterator[Request]:
-        """Nodes: what the hub asks, until it says goodbye. A newer request replaces an older one."""
+    def requests(self, channel: Channel, together: int) -> AsyncIterator[Request]:
+        """Nodes: what the hub asks, until it says goodbye, in cohorts of nodes that are ready at one instant.
+
+        Where time is real, `together` nodes are computed at once, so that the rows of nodes that
+        finish apart travel apart; a newer request replaces what is left of an older one.
+        """
 
     @abstractmethod
     async def send(self, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor,
@@ -178,8 +182,12 @@ class Link(ABC):
         """
 
     @abstractmethod
-    async def neighbours(self, channel: Channel, step: int, exchange: Exchange) -> Neighbours:
-        """Peers: the rows sent along the edges into this block."""
+    async def neighbours(self, channel: Channel, step: int, exchange: Exchange,
+                         deadline: float | None = None) -> Neighbours:
+        """Peers: the rows sent along the edges into this block.
+
+        Who is gone, or later than `deadline` seconds, is left out, and counted as late.
+        """
 
     @abstractmethod
     async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor) -> torch.Tensor:

@@ -46,19 +46,25 @@ class VirtualClock:
     def charge(self, nodes: np.ndarray, samples: float) -> None:
         self.nodes[nodes] += self.profiles.compute(nodes, samples)
 
-    def exchange(self, channel: Channel, departed: np.ndarray, exchange: Exchange) -> None:
+    def exchange(self, channel: Channel, departed: np.ndarray, exchange: Exchange,
+                 deadline: float | None) -> np.ndarray:
         """Each receiver waits for its senders; both ends share their bandwidth among transfers.
 
         Args:
             departed: (n,) when each node's row left.
+            deadline: seconds that a receiver waits at most.
+        Returns:
+            (e,) mask of the edges whose row came in time.
         """
         to, by = exchange.receivers, exchange.senders
         if not len(to):
-            return
+            return np.ones(0, bool)
         heard, told = exchange.degrees(len(self.nodes))
         rate = np.minimum(self.profiles.kbit_per_s[to] / heard[to], self.profiles.kbit_per_s[by] / told[by])
         arrival = departed[by] + self.profiles.latency[by] + transfer(frame_bytes(channel, 1, 1), rate)
-        np.maximum.at(self.nodes, to, arrival)
+        until = self.nodes[to] + (np.inf if deadline is None else deadline)
+        np.maximum.at(self.nodes, to, np.minimum(arrival, until))
+        return arrival <= until
 
     def all_reduce(self, width_bytes: int, nodes: np.ndarray) -> None:
         """A ring: 2 (n - 1) transfers of 1/n of the row, at the pace of the slowest link."""

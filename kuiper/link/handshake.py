@@ -30,6 +30,7 @@ HANDSHAKE_SECONDS = 5.0
 _MAGIC = b"kuiper\x00\x01"  # the last byte is the version of everything on the wire
 _HELLO = struct.Struct("<8sBBHII32s12x")
 _RETRY_SECONDS = 0.05
+_REFUSALS_TAKEN = 40
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class Door:
         """
         who = f"{self.names[rank]} at {host}:{port}"
         deadline = time.monotonic() + timeout
+        refused = 0
         while True:
             try:
                 return self._dial_once(rank, host, port, hello, deadline)
@@ -142,11 +144,13 @@ class Door:
                     f"{who} and this process do not accept each other: {error.message}",
                     "is the address that of this run, and is no second process of this rank up?",
                 ) from error
+            except ConnectionRefusedError as error:  # it bound its port before it said where: it is gone
+                problem, refused = error, refused + 1
             except OSError as error:
                 problem = error
-            if time.monotonic() + _RETRY_SECONDS > deadline:
+            if time.monotonic() + _RETRY_SECONDS > deadline or refused > _REFUSALS_TAKEN:
                 raise HostError(
-                    f"{who} cannot be reached within {timeout:.3g} s: {problem}",
+                    f"{who} cannot be reached: {problem}",
                     "is the process up, and does a firewall let this host through to that port?",
                 ) from problem
             time.sleep(_RETRY_SECONDS)

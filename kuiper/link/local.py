@@ -59,7 +59,7 @@ class LocalLink(Link):
         self._asked = (channel, step, row, to)
         self.traffic.add(bytes_out=len(to) * frame_bytes(channel, 1, 1))
 
-    async def requests(self, channel: Channel) -> AsyncIterator[Request]:
+    async def requests(self, channel: Channel, together: int) -> AsyncIterator[Request]:
         while (request := await self._shared.requests.get()) is not None:
             yield request
 
@@ -115,13 +115,16 @@ class LocalLink(Link):
         self._shared.requests.put_nowait(Request(step, chosen, row))
         return len(to) - len(chosen)
 
-    async def neighbours(self, channel: Channel, step: int, exchange: Exchange) -> Neighbours:
+    async def neighbours(self, channel: Channel, step: int, exchange: Exchange,
+                         deadline: float | None = None) -> Neighbours:
         nodes, rows, columns = await self._shared.sent[channel.number, step]
         del self._shared.sent[channel.number, step]
-        heard = len(exchange.senders)
-        self.traffic.add(bytes_in=heard * frame_bytes(channel, 1, 1), rows=heard)
+        edges = len(exchange.senders)
         if self._virtual:
-            self._virtual.exchange(channel, self._departed, exchange)
+            in_time = self._virtual.exchange(channel, self._departed, exchange, deadline)
+            exchange = Exchange(exchange.receivers[in_time], exchange.senders[in_time])
+        heard = len(exchange.senders)
+        self.traffic.add(bytes_in=edges * frame_bytes(channel, 1, 1), rows=heard, late=edges - heard)
         return Neighbours(Gathered(nodes, rows, columns), exchange, tampering(self._adversary, nodes, rows))
 
     async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor) -> torch.Tensor:

@@ -82,6 +82,8 @@ class RemoteLink(Link):
             self._inboxes[header.channel].arrived(header, nodes.astype(np.int64), columns)
 
     def gone(self, rank: int, reason: str) -> None:
+        if not self._alive[rank]:
+            return
         self._alive[rank] = False
         if reason != "left":
             self._lost += 1
@@ -119,9 +121,13 @@ class RemoteLink(Link):
             if self._alive[rank]:
                 self._post(int(rank), channel, step, to[owners == rank], row, supersede=True)
 
-    async def requests(self, channel: Channel) -> AsyncIterator[Request]:
+    async def requests(self, channel: Channel, together: int) -> AsyncIterator[Request]:
         while (request := await self._asked.next()) is not None:
-            yield replace(request, row=request.row.to(self._device))
+            row = request.row.to(self._device)
+            for start in range(0, len(request.nodes), together):
+                if start and self._asked.newer:
+                    break  # the hub went on without the rest
+                yield Request(request.step, request.nodes[start : start + together], row)
 
     async def send(self, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor,
                    columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None) -> None:
@@ -154,8 +160,11 @@ class RemoteLink(Link):
         rows = self._adversary.arriving(gathered.nodes, gathered.rows)
         return replace(gathered, rows=rows)
 
-    async def neighbours(self, channel: Channel, step: int, exchange: Exchange) -> Neighbours:
-        gathered, _ = await self._inboxes[channel.number].gather(step, None, None, minimum=0)
+    async def neighbours(self, channel: Channel, step: int, exchange: Exchange,
+                         deadline: float | None = None) -> Neighbours:
+        gathered, missing = await self._inboxes[channel.number].gather(step, None, deadline, minimum=0)
+        if len(missing):
+            self._notify("late", step=step, nodes=missing.tolist(), deadline=deadline)
         gathered = replace(gathered, rows=gathered.rows.to(self._device))
         self.traffic.add(rows=len(gathered.nodes), late=gathered.late)
         return Neighbours(gathered, exchange, tampering(self._adversary, *self._own))
@@ -236,6 +245,11 @@ class Requests:
         with self._lock:
             self._over, self._reason = True, reason
         self._signal()
+
+    @property
+    def newer(self) -> bool:
+        """Whether another request is ready, or none will come any more."""
+        return self._ready is not None or self._over
 
     async def next(self) -> Request | None:
         """The newest request; None after an orderly goodbye.
