@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from kuiper.learner import Learner
-from kuiper.link import Channel, Link
+from kuiper.link import Channel, Gathered, Link
 from kuiper.optim import Optimizer
 from kuiper.record import Recorder
 
@@ -101,6 +101,11 @@ class Algorithm(ABC):
         with self.job.recorder.phase("evaluate"):
             scores = self.job.learner.evaluate(theta)
         self.job.recorder.evaluation(step, clock=link.now(), **scores, digest=digest(theta))
+
+    def honest_loss(self, gathered: Gathered) -> float | None:
+        """Mean loss over the honest nodes of a gather; None when it has none."""
+        losses = gathered.columns["loss"][self.honest(gathered.nodes)]
+        return float(losses.mean()) if len(losses) else None
 
     def honest(self, nodes: np.ndarray) -> np.ndarray:
         """Mask (m,) of the nodes that do not attack."""

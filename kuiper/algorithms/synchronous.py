@@ -55,7 +55,7 @@ class ParameterServer(Algorithm):
             with phase("aggregate"):
                 direction = job.rule(rows.rows, job.f)
                 theta, state = job.optimizer.step(theta, direction, state, self.lr_scale(step))
-            self.record(link, step, loss=float(rows.columns["loss"][self.honest(rows.nodes)].mean()))
+            self.record(link, step, loss=self.honest_loss(rows))
             if self.evaluates(step):
                 self.evaluate(link, step, theta)
 

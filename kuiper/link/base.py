@@ -146,6 +146,10 @@ class Link(ABC):
         """Hub: send one row to the nodes `to`, and expect a row of `reply` from each."""
 
     @abstractmethod
+    def live(self, nodes: np.ndarray) -> np.ndarray:
+        """Mask of the given nodes whose process is there."""
+
+    @abstractmethod
     def requests(self, channel: Channel, together: int) -> AsyncIterator[Request]:
         """Nodes: what the hub asks, until it says goodbye, in cohorts of nodes that are ready at one instant.
 

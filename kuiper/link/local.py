@@ -59,6 +59,9 @@ class LocalLink(Link):
         self._asked = (channel, step, row, to)
         self.traffic.add(bytes_out=len(to) * frame_bytes(channel, 1, 1))
 
+    def live(self, nodes: np.ndarray) -> np.ndarray:
+        return np.ones(len(nodes), bool)
+
     async def requests(self, channel: Channel, together: int) -> AsyncIterator[Request]:
         while (request := await self._shared.requests.get()) is not None:
             yield request

@@ -59,7 +59,7 @@ class RemoteLink(Link):
         for owner, block in enumerate(blocks):
             self._rank_of[block] = owner
         self._alive = np.ones(len(blocks), bool)
-        self._inboxes = {c.number: Inbox(c, self._live) for c in channels if not c.shared}
+        self._inboxes = {c.number: Inbox(c, self.live) for c in channels if not c.shared}
         self._channels = {c.number: c for c in channels}
         self._asked = Requests()
         self._own: tuple[np.ndarray, torch.Tensor] | None = None
@@ -93,8 +93,8 @@ class RemoteLink(Link):
         for inbox in self._inboxes.values():
             inbox.wake()
 
-    def _live(self, nodes: np.ndarray) -> np.ndarray:
-        """Mask of the nodes whose process is alive.
+    def live(self, nodes: np.ndarray) -> np.ndarray:
+        """As `Link.live`.
 
         Raises:
             QuorumLost: more processes are gone than may be.
