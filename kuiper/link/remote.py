@@ -24,6 +24,12 @@ from kuiper.topology import Exchange
 Notify = Callable[..., None]
 
 
+OFFER = Channel("offer", 300, width=0, columns=("first", "second", "third"), charged=False)
+ANSWER = replace(OFFER, name="answer", number=301)
+CONSULT = (OFFER, ANSWER)
+"""What every process tells the hub, and what the hub tells all, when they go on together."""
+
+
 def reduce_channels(width: int, processes: int) -> tuple[Channel, Channel]:
     """The two channels of a reduce over `processes` processes: parts of rows, parts of the mean."""
     part = -(-width // processes)
@@ -191,6 +197,39 @@ class RemoteLink(Link):
 
     def charge(self, samples: float) -> None:
         """Wall time charges itself."""
+
+    def times(self) -> np.ndarray:
+        return np.full(len(self.nodes), self.now())
+
+    def set_times(self, times: np.ndarray) -> None:
+        self._clock.set(float(times.max()))
+
+    async def meet(self, step: int) -> None:
+        await self.consult(step + 1, [step], lambda offers: [step])  # 1 is taken by the start
+
+    async def consult(self, number: int, told: Sequence[float],
+                      answer: Callable[[dict[int, list[float]]], Sequence[float]]) -> list[float]:
+        """Every live process tells the hub up to three numbers; the hub answers all of them alike.
+
+        Args:
+            number: of the consultation: later ones have larger numbers.
+            answer: on the hub, from what each rank told.
+        """
+        hub = self._blocks[0]
+        leaders = np.array([block[0] for block in self._blocks[1:]])
+        self.expect(OFFER, lambda _: leaders)
+        self.expect(ANSWER, lambda _: hub)
+        if self._rank == 0:
+            offers = await self.gather(OFFER, number)
+            table = np.stack(list(offers.columns.values()), axis=1).tolist()
+            told = answer(dict(zip(self._rank_of[offers.nodes].tolist(), table, strict=True)))
+        told = np.array([[*told, 0.0, 0.0, 0.0][:3]])
+        for rank in (0,) if self._rank else np.flatnonzero(self._alive)[1:]:
+            self._post(int(rank), ANSWER if self._rank == 0 else OFFER, number, self.nodes[:1],
+                       torch.empty(1, 0), told)
+        if self._rank:
+            told = np.stack(list((await self.gather(ANSWER, number)).columns.values()), axis=1)
+        return told[0].tolist()
 
     async def close(self) -> None:
         for inbox in self._inboxes.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -53,6 +53,23 @@ class Recorder:
         """The line that tells readers what to expect: steps, unit, algorithm, processes, ..."""
         self.metrics.event("start", **values)
         self.log.info("training begins", extra=values)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the record, plain builtins: evaluations, totals and seconds so far."""
+        perf = list(self._perf.perf.values()) if self._perf else []
+        return {"perf": perf, "totals": {**self._totals, "phases": dict(self._totals["phases"])},
+                "wall": time.perf_counter() - self._began}
+
+    def resume(self, step: int, state: Mapping[str, Any] | None, **values: Any) -> None:
+        """Go on after `step`: drop what was recorded later, and take up what `state` said of the record."""
+        self.metrics.cut(step)
+        self.metrics.event("resumed", step=step, **values)
+        self.log.info("training goes on", extra={"step": step, **values})
+        if state is not None:
+            self._began = time.perf_counter() - state["wall"]
+            self._totals = state["totals"]
+            if self._perf is not None:
+                self._perf.perf = {entry["round"]: entry for entry in state["perf"]}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
