@@ -8,8 +8,9 @@ It travels to a host as it is and needs nobody's connection once started:
     agent.py renew RUN_ID FOLDER...          make them ready to be started again, once they have ended
 
 agent.json: run_id, process, argv, env, cwd, setup_commands, duration (seconds or null), grace (seconds),
-retry (restarts of a process that failed), log_bytes, log_keep. Values of secrets, if any, are in
-secrets.json, which is deleted once read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json.
+retry (restarts of a process that failed), final_codes (exit codes that make a restart pointless), secrets
+(their names), log_bytes, log_keep. Values of secrets, if any, are in secrets.json, which is deleted once read.
+The agent writes agent.lock, proc.json, heartbeat, log, exit.json.
 
 A process is identified by (boot id, pid, start time), which survives the reuse of a pid, and what it leaves
 behind is found by the marker KUIPER_RUN in its environment, which survives a change of session.
@@ -254,7 +255,7 @@ class Supervisor:
         """Start the process, as often as `retry` allows, and write exit.json; `ready()` once it runs."""
         while True:
             code, error = self.attempt(ready)
-            failed = self.asked is None and code != 0
+            failed = self.asked is None and code != 0 and code not in self.plan.get("final_codes", ())
             if not failed or self.child is None or self.attempts > self.plan.get("retry", 0):
                 break
             time.sleep(RETRY_PAUSE)

@@ -34,6 +34,7 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         ({"clock"}, _clock),
         ({"ports"}, _ports),
         ({"num_workers"}, _processes),
+        ({"algorithm"}, _retry),
     ):
         if needed <= good:
             one(conf, spec, simulate, report)
@@ -198,3 +199,10 @@ def _processes(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report)
     if not simulate and processes > conf["num_workers"]:
         report("num_workers", f"is {conf['num_workers']}, and worker_ips start {processes} processes: "
                "some would have no node", "start fewer processes, or more num_workers")
+
+
+def _retry(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    if conf["algorithm"].get("_peers_") and spec.on_failure["retry"] and not simulate:
+        name = conf["algorithm"]["_name_"]
+        report("algorithm", f"is {name}, whose peers cannot join again in this version, and on_failure.retry is "
+               f"{spec.on_failure['retry']}", "leave on_failure.retry out; `resume` goes on after a failure")

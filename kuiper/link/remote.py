@@ -16,7 +16,7 @@ from kuiper.link.base import Channel, Gathered, Link, Neighbours, Request, Traff
 from kuiper.link.clock import WallClock
 from kuiper.link.inbox import Inbox
 from kuiper.link.local import tampering
-from kuiper.link.mesh import Mesh
+from kuiper.link.mesh import LEFT, Mesh
 from kuiper.link.reduce import ordered_mean
 from kuiper.link.wire import Header, byte_view, frame_bytes
 from kuiper.topology import Exchange
@@ -59,7 +59,10 @@ class RemoteLink(Link):
         self._notify = notify
         self._device = device
         self._tolerate = tolerate
-        self._lost = 0
+        self._lost: set[int] = set()
+        self._returned: dict[int, int] = {}
+        """Attempts of processes that joined again and count from the next step on."""
+        self._lock = threading.Lock()  # of what is alive, lost and returned
         self._clock = WallClock()
         self._rank_of = np.zeros(sum(len(block) for block in blocks), np.int64)
         for owner, block in enumerate(blocks):
@@ -87,15 +90,23 @@ class RemoteLink(Link):
         else:
             self._inboxes[header.channel].arrived(header, nodes.astype(np.int64), columns)
 
+    def joined(self, rank: int, attempt: int) -> None:
+        with self._lock:
+            if not self._alive[rank]:
+                self._returned[rank] = attempt
+
     def gone(self, rank: int, reason: str) -> None:
-        if not self._alive[rank]:
-            return
-        self._alive[rank] = False
-        if reason != "left":
-            self._lost += 1
+        with self._lock:
+            self._returned.pop(rank, None)
+            if not self._alive[rank]:
+                return
+            self._alive[rank] = False
+            if reason != LEFT:
+                self._lost.add(rank)
+        if reason != LEFT:
             self._notify("gone", rank=rank, nodes=self._blocks[rank].tolist(), reason=reason)
         if rank == 0:
-            self._asked.end(None if reason == "left" else reason)
+            self._asked.end(None if reason == LEFT else reason)
         for inbox in self._inboxes.values():
             inbox.wake()
 
@@ -105,10 +116,19 @@ class RemoteLink(Link):
         Raises:
             QuorumLost: more processes are gone than may be.
         """
-        if self._tolerate is not None and self._lost > self._tolerate:
-            raise QuorumLost(f"{self._lost} worker processes are gone, on_failure tolerates {self._tolerate}",
+        if self._tolerate is not None and len(self._lost) > self._tolerate:
+            raise QuorumLost(f"{len(self._lost)} worker processes are gone, on_failure tolerates {self._tolerate}",
                              "look for the first error: `logs JOB --errors`")
         return self._alive[self._rank_of[nodes]]
+
+    def _welcome(self, step: int) -> None:
+        """Count those that have joined again: they are asked from this step on, and not waited for before."""
+        with self._lock:
+            returned, self._returned = self._returned, {}
+            self._alive[list(returned)] = True
+            self._lost -= returned.keys()
+        for rank, attempt in returned.items():
+            self._notify("joined", step=step, rank=rank, nodes=self._blocks[rank].tolist(), attempt=attempt)
 
     # -- the link ---------------------------------------------------------------------------
 
@@ -121,6 +141,7 @@ class RemoteLink(Link):
 
     async def publish(self, channel: Channel, step: int, row: torch.Tensor, to: np.ndarray,
                       reply: Channel) -> None:
+        self._welcome(step)
         self._inboxes[reply.number].ask(step, to)
         owners = self._rank_of[to]
         for rank in np.unique(owners):

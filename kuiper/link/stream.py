@@ -52,6 +52,9 @@ class Inbox(Protocol):
     def arrived(self, sender: int, header: Header, nodes: np.ndarray, columns: np.ndarray | None) -> None:
         """The rows are complete, in the place that `place` gave."""
 
+    def joined(self, rank: int, attempt: int) -> None:
+        """The peer is there, as its agent's `attempt`; called before any frame of it, and after `gone` of an older one."""
+
     def gone(self, rank: int, reason: str) -> None:
         """The peer is gone, told once: 'left' after a goodbye, else what happened to it."""
 
