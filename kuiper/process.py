@@ -33,15 +33,16 @@ class Process:
         attempt: how often the agent has restarted this process.
     """
 
-    def __init__(self, config: Mapping[str, Any], run_dir: Path, rank: int, listener: socket.socket | None = None,
-                 resume: bool = False, attempt: int = 0) -> None:
+    def __init__(self, config: Mapping[str, Any], run_dir: Path, rank: int,
+                 listener: socket.socket | None = None, resume: bool = False, attempt: int = 0) -> None:
         self.config = config
         self.conf = config["conf"]
         self.plan = config["processes"]
         self.run_dir = run_dir
         self.rank = rank
         self.listener = listener
-        self.blocks = [np.array([self.conf["num_workers"]]), *(np.array(p["nodes"], np.int64) for p in self.plan[1:])]
+        self.blocks = [np.array(p["nodes"], np.int64) for p in self.plan]
+        self.blocks[0] = np.array([self.conf["num_workers"]])  # the hub's
         self.resume = resume
         self.attempt = attempt
         self.folder = run_dir / self.plan[rank]["name"]
@@ -142,8 +143,9 @@ class Process:
         def choose(offers: dict[int, list[float]]) -> list[float]:
             for step in mine:
                 saved = keeper.load(step)[0]["serve"]
-                needed = [rank for rank in offers if stateful and np.isin(self.blocks[rank], saved["present"]).any()]
-                lacking = [self.plan[rank]["name"] for rank in needed if step not in offers[rank]]
+                lacking = [
+                    self.plan[rank]["name"] for rank, steps in offers.items()
+                    if stateful and step not in steps and np.isin(self.blocks[rank], saved["present"]).any()]
                 if not lacking:
                     return [step, max(saved["times"])]
                 self.recorder.log.warning("step %d is not whole at %s", step, ", ".join(lacking))

@@ -74,14 +74,14 @@ class ParameterServer(Algorithm):
             with phase("compute"):
                 rows, losses = job.learner.gradients(request.row, request.nodes, batch=request.step)
                 if self.beta:
-                    rows = self.with_momentum(state["momentum"], np.searchsorted(link.nodes, request.nodes), rows)
+                    place = np.searchsorted(link.nodes, request.nodes)
+                    rows = self.with_momentum(state["momentum"], torch.from_numpy(place), rows)
             with phase("communicate"):
                 await link.send(self.gradient, request.step, request.nodes, rows, {"loss": losses})
             self.record(link, request.step, nodes=len(losses), loss=float(losses.mean()))
 
-    def with_momentum(self, momentum: torch.Tensor, place: np.ndarray, rows: torch.Tensor) -> torch.Tensor:
-        """Mix rows (m, d) into those of the block's momentum (k, d) at `place`; what they have become."""
-        place = torch.from_numpy(place)
+    def with_momentum(self, momentum: torch.Tensor, place: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Mix rows (m, d) into the block's momentum (k, d) at `place` (m,); what is there now."""
         momentum[place] = self.beta * momentum[place] + (1 - self.beta) * rows
         return momentum[place]
 

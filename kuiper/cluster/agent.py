@@ -9,8 +9,8 @@ It travels to a host as it is and needs nobody's connection once started:
 
 agent.json: run_id, process, argv, env, cwd, setup_commands, duration (seconds or null), grace (seconds),
 retry (restarts of a process that failed), final_codes (exit codes that make a restart pointless), secrets
-(their names), log_bytes, log_keep. Values of secrets, if any, are in secrets.json, which is deleted once read.
-The agent writes agent.lock, proc.json, heartbeat, log, exit.json.
+(their names), log_bytes, log_keep. Values of secrets, if any, are in secrets.json, which is deleted once
+read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json.
 
 A process is identified by (boot id, pid, start time), which survives the reuse of a pid, and what it leaves
 behind is found by the marker KUIPER_RUN in its environment, which survives a change of session.
@@ -29,6 +29,7 @@ import sys
 import time
 
 RUN_MARKER, PROCESS_MARKER, ATTEMPT = "KUIPER_RUN", "KUIPER_PROCESS", "KUIPER_ATTEMPT"
+STATE_FILES = "exit.json", "stop", "error.json", "proc.json", "heartbeat", "endpoint.json", "agent.lock"
 TICK, HEARTBEAT, RETRY_PAUSE = 0.25, 2.0, 1.0
 LEFTOVER_GRACE = 2.0
 PR_SET_CHILD_SUBREAPER = 36
@@ -316,7 +317,8 @@ class Supervisor:
         env = dict(os.environ)
         env.update(plan.get("env") or {})
         env.update(self.secrets)
-        env.update({RUN_MARKER: plan["run_id"], PROCESS_MARKER: plan["process"], ATTEMPT: str(self.attempts - 1)})
+        env.update({RUN_MARKER: plan["run_id"], PROCESS_MARKER: plan["process"]})
+        env[ATTEMPT] = str(self.attempts - 1)
         with open(self.path("log"), "ab") as log:
             return subprocess.Popen(
                 argv, env=env, cwd=plan.get("cwd") or None, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -483,7 +485,7 @@ def renew(run_id, folders):
     """Remove what says that these processes have ended; exit code 1 when something of the run is alive."""
     left = marked(**{RUN_MARKER: run_id})
     for folder in folders if not left else ():
-        for name in ("exit.json", "stop", "error.json", "proc.json", "heartbeat", "endpoint.json", "agent.lock"):
+        for name in STATE_FILES:
             if os.path.exists(os.path.join(folder, name)):
                 os.unlink(os.path.join(folder, name))
     print(json.dumps({"left": left}))

@@ -187,7 +187,7 @@ def _agent_order(
         "run_id": run_id, "process": process.name, "argv": argv, "env": env, "cwd": str(code.folder),
         "setup_commands": spec.setup_commands, "duration": spec.limits.duration, "grace": spec.limits.grace,
         "retry": spec.on_failure["retry"] if process.rank else 0,
-        "final_codes": [SpecError.exit_code, HostError.exit_code, ConflictError.exit_code, JobFailed.exit_code],
+        "final_codes": [SpecError.exit_code, ConflictError.exit_code, JobFailed.exit_code],
         "secrets": spec.secrets,
         "log_bytes": 64 << 20, "log_keep": 3,
     }  # fmt: skip

@@ -12,7 +12,14 @@ from kuiper.cluster import agent, store
 from kuiper.cluster.files import locked
 from kuiper.cluster.host import connect
 from kuiper.cluster.identity import myself
-from kuiper.cluster.launch import START_TIMEOUT, in_parallel, issue_certificates, refuse_second, secret_values, start
+from kuiper.cluster.launch import (
+    START_TIMEOUT,
+    in_parallel,
+    issue_certificates,
+    refuse_second,
+    secret_values,
+    start,
+)
 from kuiper.cluster.paths import state_folder
 from kuiper.cluster.states import State
 from kuiper.cluster.store import Job
@@ -76,5 +83,6 @@ def _renew(job: Job) -> None:
         argv = [host.python, "-I", agent.__file__, "renew", job.run_id, *job.folders(host.name)]
         result = host.run(argv, START_TIMEOUT)
         if result.code:
-            raise ConflictError(f"something of {job.run_id} is alive on {host.name}: {result.out or result.err}".strip(),
+            said = (result.out or result.err).strip()
+            raise ConflictError(f"something of {job.run_id} is alive on {host.name}: {said}",
                                 f"stop it first: stop {job.run_id}")

@@ -204,5 +204,5 @@ def _processes(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report)
 def _retry(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
     if conf["algorithm"].get("_peers_") and spec.on_failure["retry"] and not simulate:
         name = conf["algorithm"]["_name_"]
-        report("algorithm", f"is {name}, whose peers cannot join again in this version, and on_failure.retry is "
-               f"{spec.on_failure['retry']}", "leave on_failure.retry out; `resume` goes on after a failure")
+        report("algorithm", f"is {name}, whose peers cannot join again in this version, and on_failure.retry "
+               f"is {spec.on_failure['retry']}", "leave on_failure.retry out; `resume` goes on after a failure")

@@ -119,8 +119,9 @@ LIMITS: dict[str, Key] = {
     "grace": Key("seconds", "from asking a process to end to killing it", default=30.0, low=0),
 }
 ON_FAILURE: dict[str, Key] = {
-    "tolerate": Key("int", "worker processes that may be gone at once; null: as many as leave n - f nodes", low=0),
-    "retry": Key("int", "how often a worker process that failed is started again; until it is back it counts as gone",
+    "tolerate": Key("int", "worker processes that may be gone at once; null: as many as leave n - f nodes",
+                    low=0),
+    "retry": Key("int", "how often a worker process that died is started again; until it is back it is gone",
                  low=0, high=1000, default=0),
 }
 WORKER: dict[str, Key] = {
@@ -143,7 +144,7 @@ VALUES: dict[str, Key] = {
     "epochs": Key("float", "length of the run, in passes over the training set", above=0, null=True),
     "rounds": Key("int", "length of a federated run", low=1, null=True),
     "eval_interval": Key("int", "steps or rounds between evaluations", low=1),
-    "checkpoint_interval": Key("int", "steps or rounds between checkpoints, from which `resume` goes on; empty: none",
+    "checkpoint_interval": Key("int", "steps or rounds between checkpoints, which `resume` goes on from",
                                low=1, null=True),
     "batch_size": Key("int", "samples per node and step", low=1),
     "loss": Key("text", "of the model's logits", choices=("cross_entropy", "mse")),

@@ -117,8 +117,8 @@ class RemoteLink(Link):
             QuorumLost: more processes are gone than may be.
         """
         if self._tolerate is not None and len(self._lost) > self._tolerate:
-            raise QuorumLost(f"{len(self._lost)} worker processes are gone, on_failure tolerates {self._tolerate}",
-                             "look for the first error: `logs JOB --errors`")
+            raise QuorumLost(f"{len(self._lost)} worker processes are gone, "
+                             f"on_failure tolerates {self._tolerate}", "look for the first error: `logs JOB --errors`")
         return self._alive[self._rank_of[nodes]]
 
     def _welcome(self, step: int) -> None:
@@ -240,17 +240,21 @@ class RemoteLink(Link):
         leaders = np.array([block[0] for block in self._blocks[1:]])
         self.expect(OFFER, lambda _: leaders)
         self.expect(ANSWER, lambda _: hub)
-        if self._rank == 0:
-            offers = await self.gather(OFFER, number)
-            table = np.stack(list(offers.columns.values()), axis=1).tolist()
-            told = answer(dict(zip(self._rank_of[offers.nodes].tolist(), table, strict=True)))
-        told = np.array([[*told, 0.0, 0.0, 0.0][:3]])
-        for rank in (0,) if self._rank else np.flatnonzero(self._alive)[1:]:
-            self._post(int(rank), ANSWER if self._rank == 0 else OFFER, number, self.nodes[:1],
-                       torch.empty(1, 0), told)
+
+        def tell(rank: int, channel: Channel, numbers: Sequence[float]) -> None:
+            table = np.array([[*numbers, 0.0, 0.0, 0.0][:3]])
+            self._post(rank, channel, number, self.nodes[:1], torch.empty(1, 0), table)
+
         if self._rank:
-            told = np.stack(list((await self.gather(ANSWER, number)).columns.values()), axis=1)
-        return told[0].tolist()
+            tell(0, OFFER, told)
+            heard = await self.gather(ANSWER, number)
+            return [float(column[0]) for column in heard.columns.values()]
+        offers = await self.gather(OFFER, number)
+        table = np.stack(list(offers.columns.values()), axis=1).tolist()
+        reply = answer(dict(zip(self._rank_of[offers.nodes].tolist(), table, strict=True)))
+        for rank in np.flatnonzero(self._alive)[1:].tolist():
+            tell(rank, ANSWER, reply)
+        return list(reply)
 
     async def close(self) -> None:
         for inbox in self._inboxes.values():

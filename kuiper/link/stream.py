@@ -53,7 +53,7 @@ class Inbox(Protocol):
         """The rows are complete, in the place that `place` gave."""
 
     def joined(self, rank: int, attempt: int) -> None:
-        """The peer is there, as its agent's `attempt`; called before any frame of it, and after `gone` of an older one."""
+        """The peer is there, in its agent's `attempt`; called before its frames, and after an older one's `gone`."""
 
     def gone(self, rank: int, reason: str) -> None:
         """The peer is gone, told once: 'left' after a goodbye, else what happened to it."""

@@ -27,8 +27,8 @@ from kuiper.record.atomic import write_parts
 _MAGIC = b"kuiper\x02\x01"
 _LENGTH = struct.Struct("<Q")
 _START = len(_MAGIC) + hashlib.sha256().digest_size
-_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
-    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool)}
+_DTYPES = {name: getattr(torch, name) for name in (
+    "float64", "float32", "float16", "bfloat16", "int64", "int32", "uint8", "bool")}
 _REMEDY = "delete it: the checkpoint before it is used"
 
 
@@ -89,9 +89,10 @@ def _tensors(data: bytearray, place: int, listed: list[list[Any]]) -> dict[str, 
         end = place + count * dtype.itemsize
         if end > len(data):
             raise ValueError(f"{name} ends after byte {end} of {len(data)}")
-        # a copy: a tensor in the middle of the file may lie on an odd address
-        flat = torch.frombuffer(data, dtype=dtype, count=count, offset=place).clone() if count else torch.empty(0)
-        tensors[str(name)] = flat.to(dtype).reshape(shape)
+        flat = torch.empty(count, dtype=dtype)  # aligned, as a place in the file may not be
+        if count:
+            flat.copy_(torch.frombuffer(data, dtype=dtype, count=count, offset=place))
+        tensors[str(name)] = flat.reshape(shape)
         place = end
     if place != len(data):
         raise ValueError(f"{len(data) - place} bytes too many")

@@ -59,7 +59,8 @@ class Keeper:
         newest = step - step % self._interval
         return newest if newest > self._given.get(role, self.step) else None
 
-    def give(self, role: str, step: int, values: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    def give(self, role: str, step: int, values: Mapping[str, Any],
+             tensors: Mapping[str, torch.Tensor]) -> None:
         """A role's part of the checkpoint of `step`; with the last part it is written.
 
         Args:
@@ -76,8 +77,9 @@ class Keeper:
             self._folder.mkdir(exist_ok=True)
         except OSError as error:
             raise RecordError(f"cannot make {self._folder}: {error.strerror or error}", REMEDY) from error
-        named = {f"{role}.{name}": tensor for role, part in self._parts.items() for name, tensor in part[1].items()}
-        save(self._path(step), {role: part[0] for role, part in self._parts.items()}, named)
+        save(self._path(step), {role: said for role, (said, _) in self._parts.items()},
+             {f"{role}.{name}": each
+              for role, (_, state) in self._parts.items() for name, each in state.items()})
         self._parts = {}
         for old in self._steps()[KEPT:]:
             self._path(old).unlink()
@@ -87,7 +89,7 @@ class Keeper:
         return [step for step in self._steps() if self.load(step) is not None]
 
     def load(self, step: int) -> Part | None:
-        """Values by role and tensors of one checkpoint; None when it is damaged, which the log is told once."""
+        """Values by role and tensors of one checkpoint; None for a damaged one, which the log names once."""
         try:
             return load(self._path(step))
         except RecordError as error:
@@ -105,12 +107,14 @@ class Keeper:
         for found in self._steps():
             if found <= step and step and (part := self.load(found)) is not None:
                 if found < step:
-                    self._say(f"the state of step {found} is the newest that this process has for step {step}")
+                    self._say(f"for step {step}, the newest state that this process has is of step {found}")
                 self._saved = part
                 break
         for later in self._steps():
             if later > step:
                 self._path(later).unlink()  # of a course that is not taken again
+        for part in self._folder.glob(".*.tmp"):
+            part.unlink()  # what a kill cut short
         return self._saved[0] if self._saved else {}
 
     def saved(self, role: str) -> Part | None:
@@ -129,4 +133,5 @@ class Keeper:
         """Of all files, the newest first."""
         if self._folder is None:
             return []
-        return sorted((int(path.stem) for path in self._folder.glob(f"*{SUFFIX}") if path.stem.isdecimal()), reverse=True)
+        stems = (path.stem for path in self._folder.glob(f"*{SUFFIX}"))
+        return sorted((int(stem) for stem in stems if stem.isdecimal()), reverse=True)

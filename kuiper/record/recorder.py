@@ -70,6 +70,7 @@ class Recorder:
             self._totals = state["totals"]
             if self._perf is not None:
                 self._perf.perf = {entry["round"]: entry for entry in state["perf"]}
+                dump_perf(self._perf_path, self._perf.as_dict())
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

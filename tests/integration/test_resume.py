@@ -59,7 +59,9 @@ def clocks(run_dir: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_simulation_goes_on_with_the_same_bits(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_simulation_goes_on_with_the_same_bits(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     conf = {**COMMON, **FAMILIES[family], "checkpoint_interval": 2, "devices": "lognormal"}
     spec = write_spec(tmp_path, "job", conf, 0)
     whole = simulate(spec, tmp_path / "whole")
@@ -82,7 +84,7 @@ def test_a_simulation_goes_on_with_the_same_bits(family: str, tmp_path: Path, mo
 def test_damaged_checkpoints_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     conf = {**COMMON, **FAMILIES["gossiping_sgd"], "checkpoint_interval": 2}
     spec = write_spec(tmp_path, "job", conf, 0)
-    whole, expected = simulate(spec, tmp_path / "whole"), None
+    whole = simulate(spec, tmp_path / "whole")
     expected = trajectory(whole)
     kept = whole / "ps" / "checkpoint"
     assert {path.name for path in kept.iterdir()} == {"6.checkpoint", "8.checkpoint", "10.checkpoint"}
@@ -113,7 +115,8 @@ def dying_spec(folder: Path, conf: dict[str, Any], processes: int, step: int) ->
 def killed(folder: Path, conf: dict[str, Any], processes: int, step: int) -> Path:
     """The run directory of a job that was killed whole at a step."""
     spec = dying_spec(folder, conf, processes, step)
-    assert manager("submit", str(spec), "--follow", *(["--simulate"] if not processes else [])).returncode == 100
+    how = [] if processes else ["--simulate"]
+    assert manager("submit", str(spec), "--follow", *how).returncode == 100
     [run_dir] = (folder / "logs" / "job").iterdir()
     assert not (folder / "die_at").exists() and not agent.marked(KUIPER_RUN=run_dir.name)
     return run_dir

@@ -18,7 +18,8 @@ from kuiper.record.keeper import KEPT, Keeper
 VALUES = {"serve": {"nodes": [4], "times": [0.1 + 0.2], "record": {"loss": float("inf")}}}
 TENSORS = {
     "theta": torch.tensor([[1.5, -0.0], [float("nan"), 3e-45]]), "step": torch.tensor(7),
-    "mask": torch.tensor([True, False, True]), "half": torch.ones(3, dtype=torch.bfloat16), "none": torch.empty(0, 9),
+    "mask": torch.tensor([True, False, True]), "half": torch.ones(3, dtype=torch.bfloat16),
+    "none": torch.empty(0, 9),
 }
 
 
@@ -62,7 +63,8 @@ def test_damage_at_any_byte_and_a_cut_anywhere_are_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("listed", [
     [["x", "float32", [2**61]]], [["x", "float32", [-1]]], [["x", "float32", [2**40, 2**40]]],
     [["x", "float32", [1.0]]], [["x", "float32", [True]]], [["x", "float32", 1]], [["x", "object", [1]]],
-    [["x", ["float32"], [1]]], [["x", "float32", []]], [["x", "float32", [3]]], [["x", "float32", [0, 2**70]]],
+    [["x", ["float32"], [1]]], [["x", "float32", []]], [["x", "float32", [3]]],
+    [["x", "float32", [0, 2**70]]],
     [["x"]], [7], 7, None, {},
 ])  # fmt: skip
 def test_a_header_is_not_believed(listed: object, tmp_path: Path) -> None:
@@ -71,7 +73,9 @@ def test_a_header_is_not_believed(listed: object, tmp_path: Path) -> None:
         load(crafted(tmp_path / "x", header, bytes(8)))
 
 
-@pytest.mark.parametrize("header", [b"", b"[]", b"{}", b"7", b"\xff", b"[" * 100_000, b'{"values": 7, "tensors": []}'])
+@pytest.mark.parametrize("header", [
+    b"", b"[]", b"{}", b"7", b"\xff", b"[" * 100_000, b'{"values": 7, "tensors": []}',
+])  # fmt: skip
 @pytest.mark.parametrize("length", [None, 0, 2**63, 2**64 - 1])
 def test_nor_is_its_length(header: bytes, length: int | None, tmp_path: Path) -> None:
     with pytest.raises(RecordError):
