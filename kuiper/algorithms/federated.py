@@ -58,6 +58,7 @@ class FedAvg(Algorithm):
             with phase("wait"):
                 updates = await link.gather(self.update, step, self.wanted, job.deadline)
             with phase("aggregate"):
+                updates = self.screen.gathered(step, updates)
                 theta = theta + self.aggregate(updates)
             self.record(link, step, loss=self.honest_loss(updates), clients=updates.nodes.tolist())
             if self.evaluates(step):

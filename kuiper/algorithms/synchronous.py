@@ -53,6 +53,7 @@ class ParameterServer(Algorithm):
             with phase("wait"):
                 rows = await link.gather(self.gradient, step, job.quorum, job.deadline, minimum)
             with phase("aggregate"):
+                rows = self.screen.gathered(step, rows)
                 direction = job.rule(rows.rows, job.f)
                 theta, state = job.optimizer.step(theta, direction, state, self.lr_scale(step))
             self.record(link, step, loss=self.honest_loss(rows))
@@ -99,6 +100,7 @@ class AllReduce(PeerAlgorithm):
         for step in self.steps():
             with phase("compute"):
                 rows, losses = job.learner.gradients(theta, link.nodes, batch=step)
+                rows[torch.from_numpy(~self.screen.passed(step, link.nodes, rows, losses))] = 0
                 link.charge(job.learner.batch_size)
             with phase("communicate"):
                 gradient = await link.reduce(step, link.nodes, rows)
