@@ -89,7 +89,7 @@ class Process:
         blocks = [np.array([builder.n]), *(np.array(p["nodes"], np.int64) for p in self.plan[1:])]
         channels = algorithm.channels
         if algorithm.peers:
-            channels += reduce_channels(job.learner.size, len(blocks) - 1)
+            channels += reduce_channels(job.learner.size, len(blocks) - 1, job.row_dtype)
         link = RemoteLink(self.rank, blocks, channels, adversary, self.notify, job.theta.device,
                           self.config["job"]["tolerate"])
         tls = self.folder / "tls" if self.conf["security"] == "tls" else None

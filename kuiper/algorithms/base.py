@@ -33,6 +33,7 @@ class Job:
         quorum: rows that a gather waits for; None for all live senders.
         deadline: seconds after which a gather makes do; None for never.
         on_nan: 'stop', 'drop' or None, see `Screen`.
+        row_dtype: in which gradients, updates and peers' parameters travel.
         theta: (d,) the model at the start, the same everywhere.
         rule: (rows (m, d), f) -> (d,); None for an algorithm without one.
         averages: whether the rule is the plain mean, which FedAvg may weight.
@@ -48,6 +49,7 @@ class Job:
     quorum: int | None
     deadline: float | None
     on_nan: str | None
+    row_dtype: torch.dtype
     theta: torch.Tensor
     learner: Learner
     rule: Callable[[torch.Tensor, int], torch.Tensor] | None

@@ -39,7 +39,7 @@ class FedAvg(Algorithm):
     @cached_property
     def update(self) -> Channel:
         learner = self.job.learner
-        return Channel("update", 2, width=learner.size, columns=("loss", "samples"),
+        return Channel("update", 2, width=learner.size, dtype=self.job.row_dtype, columns=("loss", "samples"),
                        work=self.local_steps * learner.batch_size)
 
     @property

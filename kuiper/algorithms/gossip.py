@@ -32,7 +32,7 @@ class Gossip(PeerAlgorithm):
 
     @cached_property
     def parameters(self) -> Channel:
-        return Channel("parameters", 1, width=self.job.learner.size)
+        return Channel("parameters", 1, width=self.job.learner.size, dtype=self.job.row_dtype)
 
     @property
     def channels(self) -> tuple[Channel, ...]:

@@ -35,7 +35,8 @@ class ParameterServer(Algorithm):
     @cached_property
     def gradient(self) -> Channel:
         learner = self.job.learner
-        return Channel("gradient", 2, width=learner.size, columns=("loss",), work=learner.batch_size)
+        return Channel("gradient", 2, width=learner.size, dtype=self.job.row_dtype, columns=("loss",),
+                       work=learner.batch_size)
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -103,6 +104,6 @@ class AllReduce(PeerAlgorithm):
                 rows[torch.from_numpy(~self.screen.passed(step, link.nodes, rows, losses))] = 0
                 link.charge(job.learner.batch_size)
             with phase("communicate"):
-                gradient = await link.reduce(step, link.nodes, rows)
+                gradient = await link.reduce(step, link.nodes, rows, job.row_dtype)
             theta, state = job.optimizer.step(theta, gradient, state, self.lr_scale(step))
             await self.tell(link, step, theta.expand(len(link.nodes), -1), losses)

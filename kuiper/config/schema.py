@@ -150,6 +150,8 @@ VALUES: dict[str, Key] = {
                   choices=("auto", "sequential", "batched")),
     "clock": Key("text", "auto: virtual when simulated, wall otherwise", choices=("auto", "virtual", "wall")),
     "transport": Key("text", "between processes", choices=("mesh",)),
+    "row_dtype": Key("text", "gradients, updates and peers' parameters as they travel; models stay float32",
+                     choices=("float32", "bfloat16", "float16")),
     "security": Key("text", "of the mesh; none only on an isolated network", choices=("tls", "none")),
     "threads": Key("int", "torch threads per process", low=1, high=1024),
     "join_timeout": Key("seconds", "how long the server waits for the processes to join", above=0),
