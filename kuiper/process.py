@@ -100,7 +100,7 @@ class Process:
         blocks = self.blocks
         channels = (*algorithm.channels, *CONSULT)
         if algorithm.peers:
-            channels += reduce_channels(job.learner.size, len(blocks) - 1)
+            channels += reduce_channels(job.learner.size, len(blocks) - 1, job.row_dtype)
         link = RemoteLink(self.rank, blocks, channels, adversary, self.notify, job.theta.device,
                           self.config["job"]["tolerate"])
         tls = self.folder / "tls" if self.conf["security"] == "tls" else None

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kuiper.algorithms.screen import Screen
 from kuiper.errors import RecordError
 from kuiper.learner import Learner
 from kuiper.link import Channel, Gathered, Link
@@ -33,6 +34,8 @@ class Job:
         byzantine: (b,) those that attack; f is how many were declared.
         quorum: rows that a gather waits for; None for all live senders.
         deadline: seconds after which a gather makes do; None for never.
+        on_nan: 'stop', 'drop' or None, see `Screen`.
+        row_dtype: in which gradients, updates and peers' parameters travel.
         theta: (d,) the model at the start, the same everywhere.
         rule: (rows (m, d), f) -> (d,); None for an algorithm without one.
         averages: whether the rule is the plain mean, which FedAvg may weight.
@@ -48,6 +51,8 @@ class Job:
     f: int
     quorum: int | None
     deadline: float | None
+    on_nan: str | None
+    row_dtype: torch.dtype
     theta: torch.Tensor
     learner: Learner
     rule: Callable[[torch.Tensor, int], torch.Tensor] | None
@@ -72,6 +77,7 @@ class Algorithm(ABC):
     def __init__(self, job: Job, records: bool = True) -> None:
         self.job = job
         self.records = records
+        self.screen = Screen(job.on_nan, job.recorder)
 
     @property
     @abstractmethod

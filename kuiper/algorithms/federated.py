@@ -39,7 +39,7 @@ class FedAvg(Algorithm):
     @cached_property
     def update(self) -> Channel:
         learner = self.job.learner
-        return Channel("update", 2, width=learner.size, columns=("loss", "samples"),
+        return Channel("update", 2, width=learner.size, dtype=self.job.row_dtype, columns=("loss", "samples"),
                        work=self.local_steps * learner.batch_size)
 
     @property
@@ -58,6 +58,7 @@ class FedAvg(Algorithm):
             with phase("wait"):
                 updates = await link.gather(self.update, step, self.wanted, job.deadline)
             with phase("aggregate"):
+                updates = self.screen.gathered(step, updates)
                 theta = theta + self.aggregate(updates)
             self.record(link, step, loss=self.honest_loss(updates), clients=updates.nodes.tolist())
             if self.evaluates(step):

@@ -83,7 +83,8 @@ class Stage:
         self.job = replace(Job(
             seed=SEED, steps=STEPS, eval_interval=1, nodes=nodes,
             senders=np.setdiff1d(nodes, self.adversary.silent), byzantine=self.adversary.byzantine,
-            f=len(self.adversary.byzantine), quorum=None, deadline=None, theta=model.theta.clone(),
+            f=len(self.adversary.byzantine), quorum=None, deadline=None,
+            on_nan=None, row_dtype=torch.float32, theta=model.theta.clone(),
             learner=self.learner, rule=average, averages=True, optimizer=SGD(LR), schedule=constant,
             selector=Random(), recorder=Recorder(self.folder, "ps")), **self.changes)
 

@@ -173,6 +173,6 @@ def test_all_reduce_is_a_ring_at_the_pace_of_the_slowest() -> None:
     clock = VirtualClock(devices(1, 2, 3, 4, kbit=50.0, latency=0.5))
     _, block = Switchboard(n, Adversary(np.empty(0, np.int64)), clock).links()
     block.charge(1000)
-    asyncio.run(block.reduce(1, block.nodes, torch.zeros(n, width)))
+    asyncio.run(block.reduce(1, block.nodes, torch.zeros(n, width), torch.float32))
     hop = 0.5 + 8 * 4 * width / n / (1000 * 50.0)
     np.testing.assert_allclose(clock.nodes, np.full(n, 12 + 2 * (n - 1) * hop))
