@@ -16,6 +16,7 @@ from kuiper.config.compose import compose
 from kuiper.process import Process
 from kuiper.record import load_perf
 from tests.integration.jobs import events, follow, manager, trajectory, write_spec
+from tests.integration.test_faults import at_step, wait_for
 from tests.integration.test_parity import COMMON, FAMILIES
 
 NOT_OF_THE_MODEL = ("wall", "phases", "clock", "bytes_in", "bytes_out")
@@ -159,8 +160,14 @@ def test_resume_as_a_user_sees_it(tmp_path: Path) -> None:
     for key in ("job", run_dir.name):
         busy = manager("resume", key)
         assert busy.returncode == 5 and "is RUNNING" in busy.stderr
-    assert manager("stop", "job").returncode == 0
+    [*_, last] = sorted((tmp_path / "logs" / "job").iterdir())
+    wait_for(lambda: at_step({"run_dir": last}) > 3)
+    assert manager("stop", "job").returncode == 0  # which keeps a checkpoint first
+    stopped = events(last, "step")[-1]["step"]
+    assert (last / "ps" / "checkpoint" / f"{stopped}.checkpoint").exists()
     assert manager("resume", "job").returncode == 0
+    wait_for(lambda: at_step({"run_dir": last}) > stopped)
+    assert [event["step"] for event in events(last, "resumed")] == [stopped]
     assert manager("stop", "job").returncode == 0
 
     path = run_dir / "config.yaml"
