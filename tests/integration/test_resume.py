@@ -29,12 +29,15 @@ from kuiper.cluster import agent
 
 def dying(step, steps):
     when = Path(__file__).with_name("die_at")
-    if when.exists() and step + 1 == int(when.read_text()):
+    try:
+        if step + 1 != int(when.read_text()):
+            return 1.0
         when.unlink()
-        for who in agent.marked(KUIPER_RUN=os.environ["KUIPER_RUN"]):
-            agent.send(who, signal.SIGKILL)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 1.0
+    except FileNotFoundError:  # it has happened, or another process is at it
+        return 1.0
+    for who in agent.marked(KUIPER_RUN=os.environ["KUIPER_RUN"]):
+        agent.send(who, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
