@@ -15,6 +15,7 @@ import torch
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.attacks.adversary import Adversary
 from kuiper.config.build import Builder
+from kuiper.link.collective import CollectiveLink, announcements
 from kuiper.link.local import Switchboard
 from kuiper.link.mesh import Mesh
 from kuiper.link.remote import RemoteLink, reduce_channels
@@ -84,14 +85,19 @@ class Process:
             group.create_task(workers.work(nodes))
 
     async def deploy(self, builder: Builder, job: Job, adversary: Adversary) -> None:
-        """This process's nodes, over the mesh."""
+        """This process's nodes, over the mesh, or over collectives that it watches."""
         algorithm = builder.algorithm(job, records=True)
         blocks = [np.array([builder.n]), *(np.array(p["nodes"], np.int64) for p in self.plan[1:])]
-        channels = algorithm.channels
-        if algorithm.peers:
-            channels += reduce_channels(job.learner.size, len(blocks) - 1)
-        link = RemoteLink(self.rank, blocks, channels, adversary, self.notify, job.theta.device,
-                          self.config["job"]["tolerate"])
+        channels, device = algorithm.channels, job.theta.device
+        if self.conf["transport"] == "collective":
+            channels = announcements(channels)
+            link = CollectiveLink(self.rank, blocks, channels, adversary, self.notify, device,
+                                  processes=self.plan, peers=algorithm.peers)
+        else:
+            if algorithm.peers:
+                channels += reduce_channels(job.learner.size, len(blocks) - 1)
+            link = RemoteLink(self.rank, blocks, channels, adversary, self.notify, device,
+                              self.config["job"]["tolerate"])
         tls = self.folder / "tls" if self.conf["security"] == "tls" else None
         link.mesh = Mesh(self.rank, [p["name"] for p in self.plan], channels, blocks, link,
                          self.config["job"]["run_id"], tls)
