@@ -15,6 +15,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -206,6 +207,13 @@ class CollectiveLink(RemoteLink):
         self.traffic.add(bytes_in=moved, bytes_out=moved, rows=total)
         return share.to(self._device)
 
+    async def close(self) -> None:
+        if dist.is_initialized():
+            with suppress(KuiperError):  # who failed has said so
+                await self._collect(dist.destroy_process_group)
+        self._calls.end()
+        await super().close()
+
     def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
         """Where the backend takes it from."""
         return tensor.to(self._memory).contiguous()
@@ -233,7 +241,7 @@ class Calls(threading.Thread):
     def __init__(self) -> None:
         super().__init__(name="kuiper-collective", daemon=True)
         self.error: KuiperError | None = None
-        self._queue: queue.SimpleQueue[tuple[Callable[[], Any], Future[None]]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Callable[[], Any], Future[None]] | None] = queue.SimpleQueue()
         self._outstanding: set[Future[None]] = set()
         self._changed = threading.Condition()
 
@@ -258,9 +266,13 @@ class Calls(threading.Thread):
         for future in outstanding:
             future.set_exception(self.error)
 
+    def end(self) -> None:
+        """Let the thread end after the calls before this."""
+        self._queue.put(None)
+
     def run(self) -> None:
-        while self.error is None:
-            function, future = self._queue.get()
+        while self.error is None and (call := self._queue.get()) is not None:
+            function, future = call
             try:
                 function()
                 if torch.cuda.is_initialized():
