@@ -58,6 +58,8 @@ class Process:
         """
         conf = self.conf
         torch.set_num_threads(conf["threads"])
+        if self.rank == 0:
+            self.recorder.track(conf["tracker"], self.config)
         device = "cpu" if self.plan[self.rank]["device"] == "cpu" else "cuda"  # the agent shows it one GPU
         builder = Builder(self.config)
         adversary = builder.adversary()

@@ -70,7 +70,9 @@ def main() -> int:
             write_json(folder / "endpoint.json", {"host": host, "port": port})
         from kuiper.process import Process
 
-        Process(config, run_dir, rank, listener).run()
+        process = Process(config, run_dir, rank, listener)
+        with process.recorder:
+            process.run()
     except BaseExceptionGroup as group:
         leaves = [group]
         while isinstance(leaves[0], BaseExceptionGroup):

@@ -138,6 +138,8 @@ def test_ways_to_set_a_parameter(job, form):
         ({"algorithm": "elastic_gossip", "quorum": 3}, "quorum", "waits for no quorum"),
         ({"algorithm": {"fedavg": {"clients_per_round": 11}}, "steps": ..., "rounds": 2},
          "algorithm.clients_per_round", "at most 10"),
+        ({"tracker": "wandbb"}, "tracker", "wandb or tensorboard"),
+        ({"tracker": ["wandb", 3]}, "tracker", "item 1"),
         ({"transport": "nccl"}, "transport", "one of mesh, collective"),
         ({"transport": "collective", "quorum": 9}, "quorum", "waits for every row"),
         ({"transport": "collective", "deadline": 3}, "deadline", "waits for every row"),
@@ -183,6 +185,11 @@ def test_the_rule_gets_enough_rows(job, conf, says):
     else:
         [problem] = complaints(job, conf={"aggregator": "multi_krum"} | conf)
         assert says in str(problem)
+
+
+def test_trackers_are_a_list(job):
+    for given, resolved in (("none", []), ("wandb", ["wandb"]), (["tensorboard", "none"], ["tensorboard"])):
+        assert job(tracker=given)["conf"]["tracker"] == resolved
 
 
 def test_a_group_cannot_lose_a_process(job):
