@@ -2,9 +2,9 @@
 
     python evals/speed/mesh.py [--floats 1000000 25000000] [--workers 4] [--seconds 20]
 
-The model goes to every worker and a row comes back from each, over the mesh without and with TLS and over
-`transport: collective` (gloo); a memcpy of the same bytes stands beside them. All are open at once, in the same
-processes, and take turns step by step, so that what else the machine does falls on all alike. Medians.
+The model goes to every worker and a row comes back from each, over the mesh without and with TLS and
+over `transport: collective` (gloo); a memcpy of the same bytes stands beside them. All are open at once,
+in the same processes, and take turns step by step, so that what else the machine does falls on all alike.
 Prints a table and writes it to mesh.md beside this file, with the machine.
 """
 
@@ -40,20 +40,23 @@ def channels(floats: int) -> tuple[Channel, Channel]:
     return (Channel("model", 1, floats, shared=True), Channel("gradient", 2, floats, columns=("loss",)))
 
 
+def names(workers: int) -> list[str]:
+    return ["ps", *(f"worker_{rank}" for rank in range(1, workers + 1))]
+
+
 def link(transport: str, rank: int, workers: int, floats: int, folder: Path) -> RemoteLink:
     """A link with its mesh, which has met nobody yet."""
-    names = ["ps", *(f"worker_{rank}" for rank in range(1, workers + 1))]
     blocks = [np.array([workers]), *(np.array([node]) for node in range(workers))]
     common = (Adversary(np.empty(0, np.int64)), lambda event, **values: None, torch.device("cpu"))
     declared = channels(floats)
     if transport.startswith("collective"):
         declared = announcements(declared)
-        here = [{"host": "localhost", "device": "cpu"}] * len(names)
+        here = [{"host": "localhost", "device": "cpu"}] * len(blocks)
         made = CollectiveLink(rank, blocks, declared, *common, processes=here, peers=False)
     else:
         made = RemoteLink(rank, blocks, declared, *common)
-    tls = folder / names[rank] if transport.endswith("TLS") else None
-    made.mesh = Mesh(rank, names, declared, blocks, made, RUN, tls)
+    tls = folder / names(workers)[rank] if transport.endswith("TLS") else None
+    made.mesh = Mesh(rank, names(workers), declared, blocks, made, RUN, tls)
     return made
 
 
@@ -135,10 +138,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     load, workers = os.getloadavg()[0], arguments.workers
-    lines = ["| floats | transport | GB/s, median | best | ms a step | steps |", "|---|---|---|---|---|---|"]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for process, files in credentials.issue(RUN, ["ps", *(f"worker_{r + 1}" for r in range(workers))], 3600).items():
+    lines = ["| floats | transport | GB/s, median | best | ms a step | steps |", "|" + "---|" * 6]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for process, files in credentials.issue(RUN, names(workers), 3600).items():
             (folder / process).mkdir()
             for file, content in files.items():
                 (folder / process / file).write_bytes(content)
@@ -146,11 +149,11 @@ def main() -> None:
             moved = 2 * workers * floats * 4 / 1e9
             for transport, times in measure(workers, floats, arguments.seconds, folder).items():
                 middle = statistics.median(times)
-                lines.append(f"| {floats:,} | {transport} | {moved / middle:.2f} | {moved / min(times):.2f} | "
-                             f"{1e3 * middle:.1f} | {len(times)} |")
+                rates = f"{moved / middle:.2f} | {moved / min(times):.2f} | {1e3 * middle:.1f}"
+                lines.append(f"| {floats:,} | {transport} | {rates} | {len(times)} |")
     busy = f"load average {load:.1f} at the start" + (": other work ran beside it" if load > 0.5 else "")
-    lines += ["", f"1 server, {workers} workers, model out and row in counted together; {os.cpu_count()} cores, "
-              f"{platform.machine()}, torch {torch.__version__}; {busy}."]
+    lines += ["", f"1 server, {workers} workers, model out and row in counted together; {os.cpu_count()} "
+              f"cores, {platform.machine()}, torch {torch.__version__}; {busy}."]
     print("\n".join(lines))
     (Path(__file__).parent / "mesh.md").write_text("\n".join(lines) + "\n")
 

@@ -208,19 +208,20 @@ def _collective(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report
     algorithm, attack = conf["algorithm"], conf["attack"]
     mesh = "or write `transport: mesh`"
     if algorithm.get("_family_") != "synchronous":
-        report("transport", f"is collective, which carries synchronous algorithms only; {algorithm['_name_']} is "
-               f"{algorithm.get('_family_')}", "write `transport: mesh`")
+        report("transport", "is collective, which carries synchronous algorithms only; "
+               f"{algorithm['_name_']} is {algorithm.get('_family_')}", "write `transport: mesh`")
     if algorithm.get("_rule_"):
         for key in ("quorum", "deadline"):
             if conf[key] is not None:
-                report(key, f"is {conf[key]}, and transport collective waits for every row", f"leave it out, {mesh}")
+                report(key, f"is {conf[key]}, and transport collective waits for every row",
+                       f"leave it out, {mesh}")
     if attack.get("_acts_on_") == "nothing_sent":
         report("attack", f"is {attack['_name_']}, and transport collective waits for every row for ever",
                f"choose an attack that sends rows, {mesh}")
     for key in ("tolerate", "retry"):
         if spec.on_failure.get(key):
-            report("transport", f"is collective, whose group ends with the first process that is lost, and on_failure "
-                   f"says {key}: {spec.on_failure[key]}", f"leave {key} out, {mesh}")
+            report("transport", "is collective, whose group ends with the first process that is lost, and "
+                   f"on_failure says {key}: {spec.on_failure[key]}", f"leave {key} out, {mesh}")
     if conf["security"] == "tls" and "security" in spec.job_conf:
         report("security", "is tls, and transport collective moves rows unencrypted and unauthenticated "
                "(only the mesh that watches over it has TLS)", f"leave it out, {mesh}")

@@ -148,7 +148,7 @@ VALUES: dict[str, Key] = {
     "engine": Key("text", "how gradients are computed; auto: the model's own choice",
                   choices=("auto", "sequential", "batched")),
     "clock": Key("text", "auto: virtual when simulated, wall otherwise", choices=("auto", "virtual", "wall")),
-    "transport": Key("text", "mesh; or collective: torch.distributed (NCCL, gloo), every row, among trusted hosts",
+    "transport": Key("text", "mesh, or collective: torch.distributed, every row, between trusted hosts",
                      choices=("mesh", "collective")),
     "security": Key("text", "of the mesh; none only on an isolated network", choices=("tls", "none")),
     "threads": Key("int", "torch threads per process", low=1, high=1024),

@@ -43,6 +43,7 @@ _DRAIN_SECONDS = 5.0
 _NEWS_SECONDS = 2.0
 """How long a failed collective waits for the mesh to say who is gone."""
 _LOOPBACK = "127.0.0.1"
+_REMEDY = "look for the first error: `logs JOB --errors`"
 
 
 def announcements(channels: Sequence[Channel]) -> tuple[Channel, ...]:
@@ -106,7 +107,7 @@ class CollectiveLink(RemoteLink):
     def gone(self, rank: int, reason: str) -> None:
         error = QuorumLost(f"rank {rank} (nodes {self._blocks[rank].tolist()}) is gone: {reason}; "
                            "`transport: collective` needs every process",
-                           "look for the first error: `logs JOB --errors`; `transport: mesh` survives losses")
+                           f"{_REMEDY}; `transport: mesh` survives losses")
         if reason == LEFT:  # at the end of a job the others may still be receiving its last rows
             timer = threading.Timer(_DRAIN_SECONDS, self._calls.fail, (error,))
             timer.daemon = True
@@ -280,7 +281,7 @@ class Calls(threading.Thread):
             except Exception as error:  # whatever it is, somebody waits for this call
                 with self._changed:
                     self._changed.wait_for(lambda: self.error is not None, _NEWS_SECONDS)
-                self.fail(JobFailed(f"torch.distributed: {error}", "look for the first error: `logs JOB --errors`"))
+                self.fail(JobFailed(f"torch.distributed: {error}", _REMEDY))
                 return
             with self._changed:
                 done = future in self._outstanding

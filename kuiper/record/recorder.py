@@ -53,7 +53,7 @@ class Recorder:
         self.close()
 
     def track(self, names: Iterable[str], config: Mapping[str, Any]) -> None:
-        """From now on tell these trackers too: `wandb`, `tensorboard`. One that fails is a warning in the log."""
+        """From now on tell these trackers too: `wandb`, `tensorboard`. One that fails is a warning."""
         self._trackers = Trackers(names, self.metrics.path.parent, config, self.log)
 
     def start(self, **values: Any) -> None:

@@ -13,11 +13,13 @@ from kuiper.cluster import agent
 from tests.integration.jobs import events, follow, trajectory, write_spec
 from tests.integration.test_faults import LONG, kill, start, status, wait_for
 
-COMMON = {"dataset": "digits", "model": {"mlp": {"hidden": [32], "dropout": 0.2}}, "batch_size": 16, "steps": 8,
-          "optimizer": {"sgd": {"lr": 0.1, "momentum": 0.9}}, "engine": "sequential", "eval_interval": 4}
+COMMON = {"dataset": "digits", "model": {"mlp": {"hidden": [32], "dropout": 0.2}}, "batch_size": 16,
+          "steps": 8, "optimizer": {"sgd": {"lr": 0.1, "momentum": 0.9}}, "engine": "sequential",
+          "eval_interval": 4}
 ROBUST = {**COMMON, "algorithm": {"parameter_server": {"worker_momentum": 0.5}}, "num_workers": 5,
           "num_byzantine": 1, "aggregator": "multi_krum", "attack": {"ipm": {"eps": 2.0}}}
-ALL_REDUCE = {**COMMON, "algorithm": "all_reduce", "num_workers": 3, "num_byzantine": 1, "attack": "sign_flip"}
+ALL_REDUCE = {**COMMON, "algorithm": "all_reduce", "num_workers": 3, "num_byzantine": 1,
+              "attack": "sign_flip"}
 
 
 def both(folder: Path, conf: dict[str, Any]) -> list[dict[str, Any]]:
@@ -38,7 +40,8 @@ def test_reduced_rows_are_the_meshs_to_rounding(tmp_path: Path) -> None:
     mesh, collective = both(tmp_path, ALL_REDUCE)
     for kind in ("step", "evaluation"):
         expected, found = (events(run["run_dir"], kind) for run in (mesh, collective))
-        assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in expected], abs=1e-5)
+        losses = [line["loss"] for line in expected]
+        assert [line["loss"] for line in found] == pytest.approx(losses, abs=1e-5)
     assert all(not events(collective["run_dir"], "gone", name) for name in ("ps", "worker_1", "worker_2"))
 
 

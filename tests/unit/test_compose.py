@@ -143,10 +143,11 @@ def test_ways_to_set_a_parameter(job, form):
         ({"transport": "nccl"}, "transport", "one of mesh, collective"),
         ({"transport": "collective", "quorum": 9}, "quorum", "waits for every row"),
         ({"transport": "collective", "deadline": 3}, "deadline", "waits for every row"),
-        ({"transport": "collective", "attack": "crash", "num_byzantine": 1}, "attack", "waits for every row"),
+        ({"transport": "collective", "attack": "crash", "num_byzantine": 1}, "attack", "every row for ever"),
         ({"transport": "collective", "security": "tls"}, "security", "unencrypted"),
-        ({"transport": "collective", "algorithm": "elastic_gossip"}, "transport", "synchronous algorithms only"),
-        ({"transport": "collective", "algorithm": "fedavg", "steps": ..., "rounds": 2}, "transport", "is federated"),
+        ({"transport": "collective", "algorithm": "elastic_gossip"}, "transport", "is gossip"),
+        ({"transport": "collective", "algorithm": "fedavg", "steps": ..., "rounds": 2},
+         "transport", "is federated"),
     ],
 )
 def test_one_problem_at_its_line(job, tmp_path, conf, key, says):

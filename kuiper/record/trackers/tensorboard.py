@@ -1,4 +1,4 @@
-"""TensorBoard: event files in `tensorboard/` of rank 0's folder; `tensorboard --logdir logs` shows all runs."""
+"""TensorBoard: event files in `tensorboard/` of rank 0's folder; `tensorboard --logdir logs` shows all."""
 
 from __future__ import annotations
 

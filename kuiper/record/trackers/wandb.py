@@ -38,6 +38,7 @@ def start(folder: Path, config: Mapping[str, Any]) -> Wandb:
     mode = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
     settings = wandb.Settings(mode=mode, silent=True, console="off", init_timeout=_INIT_SECONDS)
     return Wandb(wandb.init(
-        project=os.environ.get("WANDB_PROJECT", "kuiper"), group=job["job_name"], id=job["run_id"], resume="allow",
-        name=f"{job['job_name']} {job['run_id']}", dir=str(folder), config=dict(config),
+        project=os.environ.get("WANDB_PROJECT", "kuiper"), group=job["job_name"],
+        name=f"{job['job_name']} {job['run_id']}", id=job["run_id"], resume="allow",
+        dir=str(folder), config=dict(config),
         tags=[job["mode"], *(conf[group]["_name_"] for group in _TAGGED)], settings=settings))
