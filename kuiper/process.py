@@ -97,7 +97,7 @@ class Process:
                                   processes=self.plan, peers=algorithm.peers)
         else:
             if algorithm.peers:
-                channels += reduce_channels(job.learner.size, len(blocks) - 1)
+                channels += reduce_channels(job.learner.size, len(blocks) - 1, job.row_dtype)
             link = RemoteLink(self.rank, blocks, channels, adversary, self.notify, device,
                               self.config["job"]["tolerate"])
         tls = self.folder / "tls" if self.conf["security"] == "tls" else None

@@ -16,6 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kuiper.record import load_perf
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 KRUM = "mnist_multi_krum_alie"
@@ -24,6 +26,8 @@ HONEST = ["num_byzantine=0", "attack=none"]
 
 STUDIES: dict[str, tuple[str, list[str]]] = {
     "parameter server, average": ("mnist_parameter_server", []),
+    "the same, bfloat16 rows": ("mnist_parameter_server", ["row_dtype=bfloat16"]),
+    "the same, float16 rows": ("mnist_parameter_server", ["row_dtype=float16"]),
     "all-reduce": ("mnist_parameter_server", ["algorithm=all_reduce"]),
     "honest, average": (KRUM, [*HONEST, "aggregator=average"]),
     "honest, multi_krum (f = 4)": (KRUM, [*HONEST, "f=4"]),
@@ -35,15 +39,17 @@ STUDIES: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def accuracy(config: str, overrides: list[str]) -> float:
-    """Final test accuracy, percent, of one run."""
+def run(config: str, overrides: list[str]) -> tuple[float, float]:
+    """Final test accuracy in percent, and megabytes of gradients, updates or parameters sent, of one run."""
     words = [sys.executable, "manager.py", "submit", f"configs/{config}.yml", "--simulate", "--follow", "--json", "-q"]
     for override in overrides:
         words += ["-o", override]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
-    return json.loads(done.stdout)["evaluation"]["top_1"]
+    result = json.loads(done.stdout)
+    last = list(load_perf(Path(result["run_dir"]) / "ps" / "training_perf")["perf"].values())[-1]
+    return result["evaluation"]["top_1"], last["bytes_in"] / 1e6
 
 
 def main() -> None:
@@ -57,12 +63,13 @@ def main() -> None:
     rows = []
     for name in arguments.only:
         config, overrides = STUDIES[name]
-        found = [accuracy(config, [*overrides, f"seed={seed}", "job_name=eval-mnist"]) for seed in arguments.seeds]
+        runs = [run(config, [*overrides, f"seed={seed}", "job_name=eval-mnist"]) for seed in arguments.seeds]
+        found = [accuracy for accuracy, _ in runs]
         spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
-        rows.append(f"| {name} | {statistics.mean(found):.2f}{spread} |")
+        rows.append(f"| {name} | {statistics.mean(found):.2f}{spread} | {runs[0][1]:,.0f} |")
         print(rows[-1], flush=True)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    table = ["| run | test accuracy, % |", "|---|---|", *rows, "", f"Seeds {arguments.seeds}; {machine}."]
+    table = ["| run | test accuracy, % | rows, MB |", "|---|---|---|", *rows, "", f"Seeds {arguments.seeds}; {machine}."]
     (HERE / "results.md").write_text("\n".join(table) + "\n")
 
 

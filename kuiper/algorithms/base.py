@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from kuiper.algorithms.screen import Screen
 from kuiper.learner import Learner
-from kuiper.link import Channel, Link
+from kuiper.link import Channel, Gathered, Link
 from kuiper.optim import Optimizer
 from kuiper.record import Recorder
 
@@ -31,6 +32,8 @@ class Job:
         byzantine: (b,) those that attack; f is how many were declared.
         quorum: rows that a gather waits for; None for all live senders.
         deadline: seconds after which a gather makes do; None for never.
+        on_nan: 'stop', 'drop' or None, see `Screen`.
+        row_dtype: in which gradients, updates and peers' parameters travel.
         theta: (d,) the model at the start, the same everywhere.
         rule: (rows (m, d), f) -> (d,); None for an algorithm without one.
         averages: whether the rule is the plain mean, which FedAvg may weight.
@@ -45,6 +48,8 @@ class Job:
     f: int
     quorum: int | None
     deadline: float | None
+    on_nan: str | None
+    row_dtype: torch.dtype
     theta: torch.Tensor
     learner: Learner
     rule: Callable[[torch.Tensor, int], torch.Tensor] | None
@@ -68,6 +73,7 @@ class Algorithm(ABC):
     def __init__(self, job: Job, records: bool = True) -> None:
         self.job = job
         self.records = records
+        self.screen = Screen(job.on_nan, job.recorder)
 
     @property
     @abstractmethod
@@ -101,6 +107,11 @@ class Algorithm(ABC):
         with self.job.recorder.phase("evaluate"):
             scores = self.job.learner.evaluate(theta)
         self.job.recorder.evaluation(step, clock=link.now(), **scores, digest=digest(theta))
+
+    def honest_loss(self, gathered: Gathered) -> float | None:
+        """Mean loss over the honest nodes of a gather; None when it has none."""
+        losses = gathered.columns["loss"][self.honest(gathered.nodes)]
+        return float(losses.mean()) if len(losses) else None
 
     def honest(self, nodes: np.ndarray) -> np.ndarray:
         """Mask (m,) of the nodes that do not attack."""

@@ -28,7 +28,7 @@ class FedAvg(Algorithm):
                  local_steps: int = 20, weighting: str = "samples", **base: Any) -> None:
         super().__init__(job, **base)
         self.wanted = clients_per_round
-        self.asked = math.ceil(round(clients_per_round * overcommit, 9))  # 10 x 1.1 is 11
+        self.asked = math.ceil(round(clients_per_round * overcommit, 9))  # 50 x 1.1 is 55
         self.local_steps = local_steps
         self.weighting = weighting
 
@@ -39,7 +39,7 @@ class FedAvg(Algorithm):
     @cached_property
     def update(self) -> Channel:
         learner = self.job.learner
-        return Channel("update", 2, width=learner.size, columns=("loss", "samples"),
+        return Channel("update", 2, width=learner.size, dtype=self.job.row_dtype, columns=("loss", "samples"),
                        work=self.local_steps * learner.batch_size)
 
     @property
@@ -51,16 +51,16 @@ class FedAvg(Algorithm):
         theta = job.theta
         self.evaluate(link, 0, theta)
         for step in self.steps():
-            clients = job.selector.select(step, self.asked, job.senders, job.seed)
+            available = job.senders[link.live(job.senders)]
+            clients = job.selector.select(step, self.asked, available, job.seed)
             with phase("communicate"):
                 await link.publish(self.model, step, theta, clients, reply=self.update)
             with phase("wait"):
                 updates = await link.gather(self.update, step, self.wanted, job.deadline)
             with phase("aggregate"):
+                updates = self.screen.gathered(step, updates)
                 theta = theta + self.aggregate(updates)
-            good = self.honest(updates.nodes)
-            loss = float(updates.columns["loss"][good].mean()) if good.any() else None
-            self.record(link, step, loss=loss, clients=updates.nodes.tolist())
+            self.record(link, step, loss=self.honest_loss(updates), clients=updates.nodes.tolist())
             if self.evaluates(step):
                 self.evaluate(link, step, theta)
 

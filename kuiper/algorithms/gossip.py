@@ -32,7 +32,7 @@ class Gossip(PeerAlgorithm):
 
     @cached_property
     def parameters(self) -> Channel:
-        return Channel("parameters", 1, width=self.job.learner.size)
+        return Channel("parameters", 1, width=self.job.learner.size, dtype=self.job.row_dtype)
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -57,6 +57,7 @@ class Gossip(PeerAlgorithm):
                 await link.send(self.parameters, step, link.nodes, thetas, to=exchange)
             with phase("compute"):
                 rows, losses = job.learner.gradients(thetas, link.nodes, batch=step)
+                rows[torch.from_numpy(~self.screen.passed(step, link.nodes, rows, losses))] = 0
                 link.charge(job.learner.batch_size)
                 moved, state = job.optimizer.step(thetas, rows, state, self.lr_scale(step))
             with phase("wait"):

@@ -43,11 +43,11 @@ class PeerAlgorithm(Algorithm):
         for step in self.steps():
             with job.recorder.phase("wait"):
                 reports = await link.gather(self.report, step)
-            columns, good = reports.columns, self.honest(reports.nodes)
+            columns = reports.columns
             clock = float(columns["clock"].max())
             if self.records:
                 moved = {name: round(columns[name].sum()) for name in MOVED}
-                job.recorder.step(step, clock=clock, loss=float(columns["loss"][good].mean()), **moved)
+                job.recorder.step(step, clock=clock, loss=self.honest_loss(reports), **moved)
             if self.evaluates(step):
                 with job.recorder.phase("wait"):
                     models = await link.gather(self.snapshot, step)

@@ -35,7 +35,8 @@ class ParameterServer(Algorithm):
     @cached_property
     def gradient(self) -> Channel:
         learner = self.job.learner
-        return Channel("gradient", 2, width=learner.size, columns=("loss",), work=learner.batch_size)
+        return Channel("gradient", 2, width=learner.size, dtype=self.job.row_dtype, columns=("loss",),
+                       work=learner.batch_size)
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -53,9 +54,10 @@ class ParameterServer(Algorithm):
             with phase("wait"):
                 rows = await link.gather(self.gradient, step, job.quorum, job.deadline, minimum)
             with phase("aggregate"):
+                rows = self.screen.gathered(step, rows)
                 direction = job.rule(rows.rows, job.f)
                 theta, state = job.optimizer.step(theta, direction, state, self.lr_scale(step))
-            self.record(link, step, loss=float(rows.columns["loss"][self.honest(rows.nodes)].mean()))
+            self.record(link, step, loss=self.honest_loss(rows))
             if self.evaluates(step):
                 self.evaluate(link, step, theta)
 
@@ -99,8 +101,9 @@ class AllReduce(PeerAlgorithm):
         for step in self.steps():
             with phase("compute"):
                 rows, losses = job.learner.gradients(theta, link.nodes, batch=step)
+                rows[torch.from_numpy(~self.screen.passed(step, link.nodes, rows, losses))] = 0
                 link.charge(job.learner.batch_size)
             with phase("communicate"):
-                gradient = await link.reduce(step, link.nodes, rows)
+                gradient = await link.reduce(step, link.nodes, rows, job.row_dtype)
             theta, state = job.optimizer.step(theta, gradient, state, self.lr_scale(step))
             await self.tell(link, step, theta.expand(len(link.nodes), -1), losses)

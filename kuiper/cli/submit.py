@@ -74,6 +74,7 @@ def _say_submitted(job: Job, quiet: bool, detached: bool) -> None:
 
 def _say_ended(job: Job, status: JobStatus, quiet: bool) -> None:
     from kuiper.cli.show import evaluation_text, program, short
+    from kuiper.cluster.agent import read
 
     took = ""
     if status.processes and status.processes[0].ended:
@@ -81,6 +82,9 @@ def _say_ended(job: Job, status: JobStatus, quiet: bool) -> None:
     print(f"{job.job_name}  {job.run_id}  {status.state}{took}")
     if status.reason:
         print(f"  {status.reason}")
+    remedy = (read(str(job.paths.process(job.processes[0].name).folder / "error.json")) or {}).get("remedy")
+    if remedy and status.state.exit_code == 100:
+        print(f"  -> {remedy}")
     if status.evaluation:
         print(f"  step {status.evaluation.get('step')}: {evaluation_text(status.evaluation)}")
     rank_0 = job.paths.process(job.processes[0].name)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from kuiper import random
 from kuiper.algorithms.base import Algorithm, Job
@@ -82,7 +83,9 @@ class Builder:
         return Job(
             seed=self.seed, steps=self.steps(learner), eval_interval=conf["eval_interval"], nodes=nodes,
             senders=np.setdiff1d(nodes, adversary.silent), byzantine=adversary.byzantine, f=self.f,
-            quorum=quorum, deadline=conf["deadline"], theta=learner.model.theta.clone(), learner=learner,
+            quorum=quorum, deadline=conf["deadline"], on_nan=conf["on_nan"],
+            row_dtype=getattr(torch, conf["row_dtype"]),
+            theta=learner.model.theta.clone(), learner=learner,
             rule=self.factory("aggregator"), averages=conf["aggregator"]["_name_"] == "average",
             optimizer=self.make("optimizer"), schedule=self.factory("schedule"),
             selector=self.make("selector"), recorder=recorder)

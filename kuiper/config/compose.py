@@ -229,11 +229,13 @@ class _Composer:
         before = len(self.problems)
         for key, allowed in keys.items():
             conf[key], wrong = schema.check(allowed, conf[key])
-            if conf[key] == MISSING:
+            missing = conf[key] == MISSING
+            if missing:
                 wrong = "is missing"
             if wrong:
                 where = self.chosen[group].places.get(key, file)
-                remedy = f"correct it, or leave it out for the default of {group} {name}"
+                default = f"correct it, or leave it out for the default of {group} {name}"
+                remedy = f"write `{group}: {{{name}: {{{key}: ...}}}}`" if missing else default
                 if allowed.choices:
                     remedy = f"{schema.nearest(conf[key], allowed.choices)}; or {remedy}"
                 self.problems.append(Problem(where, f"job_conf.{group}.{key}", wrong, remedy))

@@ -1,27 +1,23 @@
-"""MNIST through torchvision, as two tensors: no loader, no transform per sample."""
+"""MNIST and Fashion-MNIST through torchvision, as two tensors: no loader, no transform per sample."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from kuiper.data._files import data_folder, fetch
 from kuiper.data.dataset import Dataset, as_names
 from kuiper.errors import SpecError
 from kuiper.models._torchvision import import_torchvision
-
-MEAN, DEVIATION = 0.1307, 0.3081
-DEFAULT_ROOT = "~/.cache/kuiper/data"
 
 
 def mnist(seed: int, root: str | None = None, download: bool = False, augment: Sequence[str] = ()) -> Dataset:
     """Handwritten digits: 60,000 + 10,000 grey images of 28 x 28 pixels, (N, 1, 28, 28), 10 classes.
 
-    Pixels in [0, 1] less .1307, over .3081: the mean and deviation of the training set.
+    Pixels in [0, 1] less .1307, over .3081: the mean and deviation of the training set. 220 MB.
 
     Args:
         seed: unused; the split is the published one.
@@ -34,65 +30,67 @@ def mnist(seed: int, root: str | None = None, download: bool = False, augment: S
         SpecError: the files are not there, cannot be fetched or cannot be read; `root` is
             relative; an unknown augmentation.
     """
-    names = as_names(augment)
-    folder = _folder(root)
-    if not _complete(folder):
+    return _load("MNIST", 10, data_folder(root), download, as_names(augment), 0.1307, 0.3081)
+
+
+def fashion_mnist(
+    seed: int, root: str | None = None, download: bool = False, augment: Sequence[str] = ()
+) -> Dataset:
+    """Articles of clothing in MNIST's format (Xiao, Rasul & Vollgraf 2017), and harder: (N, 1, 28, 28).
+
+    Pixels in [0, 1] less .2860, over .3530: the mean and deviation of the training set. 220 MB.
+
+    Args:
+        seed: unused; the split is the published one.
+        root: the folder that holds `FashionMNIST/raw`; null as for `mnist`.
+        download: fetch the files into `root` when they are not there.
+        augment: augmentations of each training batch.
+
+    Raises:
+        SpecError: as for `mnist`.
+    """
+    return _load("FashionMNIST", 30, data_folder(root), download, as_names(augment), 0.2860, 0.3530)
+
+
+def _load(
+    name: str,
+    megabytes: int,
+    folder: Path,
+    download: bool,
+    augment: tuple[str, ...],
+    mean: float,
+    deviation: float,
+) -> Dataset:
+    """`name`: torchvision's, of the class and of the folder."""
+    if not _complete(folder, name):
         if not download:
             raise SpecError(
-                f"dataset.root: MNIST is not in {folder} (looked for MNIST/raw/train-images-idx3-ubyte "
+                f"dataset.root: {name} is not in {folder} (looked for {name}/raw/train-images-idx3-ubyte "
                 "and its three companions)",
                 "point dataset.root (or the environment variable KUIPER_DATA) at the folder that holds "
-                "MNIST/raw, or set dataset.download=true to fetch 10 MB into it once",
+                f"{name}/raw, or set dataset.download=true to fetch {megabytes} MB into it once",
             )
-        _download(folder)
-    return Dataset(*_read(folder, train=True), *_read(folder, train=False), classes=10, augment=names)
+        source = getattr(import_torchvision().datasets, name)
+        fetch(folder, f"{name}/raw", lambda: _complete(folder, name),
+              lambda into: source(into, download=True))  # fmt: skip
+    sets = [part for train in (True, False) for part in _read(folder, name, train, mean, deviation)]
+    return Dataset(*sets, classes=10, augment=augment)
 
 
-def _folder(root: str | None) -> Path:
-    # An empty variable means unset, as it does for every XDG folder.
-    chosen = root if root is not None else os.environ.get("KUIPER_DATA") or DEFAULT_ROOT
-    folder = Path(chosen).expanduser()
-    if not folder.is_absolute():
-        raise SpecError(
-            f"dataset.root: {chosen!r} is relative, and processes run in folders of their own",
-            f"write it in full: {folder.absolute()}",
-        )
-    return folder
-
-
-def _complete(folder: Path) -> bool:
+def _complete(folder: Path, name: str) -> bool:
     stems = (f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
-    raw = folder / "MNIST" / "raw"
+    raw = folder / name / "raw"
     return all((raw / stem).is_file() or (raw / f"{stem}.gz").is_file() for stem in stems)
 
 
-def _download(folder: Path) -> None:
-    """Fetch beside the goal, then rename: processes that start together never read half a file."""
+def _read(folder: Path, name: str, train: bool, mean: float, deviation: float) -> tuple[Tensor, Tensor]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".mnist-", dir=folder) as partial:
-            import_torchvision().datasets.MNIST(partial, train=True, download=True)
-            (folder / "MNIST").mkdir(exist_ok=True)
-            try:
-                os.rename(Path(partial) / "MNIST" / "raw", folder / "MNIST" / "raw")
-            except OSError:
-                if not _complete(folder):  # otherwise another process was first
-                    raise
-    except (OSError, RuntimeError) as error:
-        raise SpecError(
-            f"dataset.download: MNIST could not be fetched into {folder}: {error}",
-            "check the network and the permissions of that folder, or copy MNIST/raw there by hand",
-        ) from error
-
-
-def _read(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
-    try:
-        source = import_torchvision().datasets.MNIST(folder, train=train)
+        source = getattr(import_torchvision().datasets, name)(folder, train=train)
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
         raise SpecError(
-            f"dataset.root: the MNIST files in {folder} cannot be read: {error}",
-            "remove that MNIST folder and fetch it again with dataset.download=true",
+            f"dataset.root: the {name} files in {folder} cannot be read: {error}",
+            f"remove that {name} folder and fetch it again with dataset.download=true",
         ) from error
     # In place after one conversion: arithmetic that mixes uint8 with float is six times slower.
-    x = source.data.unsqueeze(1).float().mul_(1 / (255 * DEVIATION)).sub_(MEAN / DEVIATION)
+    x = source.data.unsqueeze(1).float().mul_(1 / (255 * deviation)).sub_(mean / deviation)
     return x, source.targets.to(torch.int64)

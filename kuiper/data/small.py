@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
-from sklearn import datasets
 from torch import Tensor
 
 from kuiper import random
@@ -27,8 +29,8 @@ def iris(seed: int, test_samples: int = 30) -> Dataset:
     Raises:
         SpecError: no sample is left to train or to test on.
     """
-    source = datasets.load_iris()
-    x, y = torch.from_numpy(source.data), torch.from_numpy(source.target).long()
+    table = _table("iris.csv", skip=1)
+    x, y = table[:, :-1], table[:, -1].long()
     train, test = _split(seed, "iris", len(x), test_samples)
     x = (x - x[train].mean(0)) / x[train].std(0)
     return _dataset(x, y, train, test, classes=3)
@@ -48,11 +50,18 @@ def digits(seed: int, test_samples: int = 297, augment: Sequence[str] = ()) -> D
     Raises:
         SpecError: no sample is left to train or to test on; an unknown augmentation.
     """
-    source = datasets.load_digits()
-    x, y = torch.from_numpy(source.images).unsqueeze(1), torch.from_numpy(source.target).long()
+    table = _table("digits.csv.gz")
+    x, y = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].long()
     train, test = _split(seed, "digits", len(x), test_samples)
     x = (x - x[train].mean()) / x[train].std()
     return _dataset(x, y, train, test, classes=10, augment=as_names(augment))
+
+
+def _table(name: str, skip: int = 0) -> Tensor:
+    """A table inside scikit-learn, float64, the label last; read without importing it (1 s a process)."""
+    [package] = importlib.util.find_spec("sklearn").submodule_search_locations
+    path = Path(package) / "datasets" / "data" / name
+    return torch.from_numpy(np.loadtxt(path, delimiter=",", skiprows=skip))
 
 
 def _split(seed: int, name: str, size: int, test_samples: int) -> tuple[Tensor, Tensor]:

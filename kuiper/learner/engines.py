@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 from kuiper import random
 from kuiper.errors import SpecError
 from kuiper.learner.batches import Batches
-from kuiper.learner.flat import FlatModel
+from kuiper.learner.flat import FlatModel, to_flat
 
 _RANDOM_LAYERS = (nn.modules.dropout._DropoutNd,)
 _BATCH_LAYERS = (nn.modules.batchnorm._BatchNorm,)
@@ -89,7 +89,7 @@ class Batched:
             # torch.func.grad would do the same, and import torch._dynamo (2 s) first.
             values = self._losses(parameters, x, y)
             gradients = torch.autograd.grad(values.sum(), list(parameters.values()))
-            torch.cat([g.flatten(1) for g in gradients], dim=1, out=rows[block])
+            torch.cat([to_flat(g) for g in gradients], dim=1, out=rows[block])
             losses[block] = values.detach().cpu()
         return rows, losses
 

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from kuiper.errors import SpecError
+
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean cross entropy of logits (B, classes) at labels (B,).
@@ -17,13 +19,39 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return -functional.log_softmax(logits, 1).gather(1, labels[:, None]).mean()
 
 
+def nll(log_probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean negative log-likelihood of log-probabilities (B, classes) at labels (B,).
+
+    For models that end in log_softmax. For any other it has no lower bound, and training it would
+    look like progress; scores are computed before the first step, so the mistake ends a run there.
+
+    Raises:
+        SpecError: while scoring, a sample's probabilities do not sum to 1.
+    """
+    if not torch.is_grad_enabled() and log_probabilities.logsumexp(1).abs().max() > 1e-2:
+        raise SpecError("loss: nll takes log-probabilities, and those of this model do not sum to 1",
+                        "kuiper's own models output logits: use loss: cross_entropy, which is the same")
+    return -log_probabilities.gather(1, labels[:, None]).mean()
+
+
 def mse(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean squared error of logits (B, classes) against one-hot labels (B,)."""
+    return functional.mse_loss(logits, _one_hot(logits, labels))
+
+
+def bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean binary cross entropy of logits (B, classes) against one-hot labels (B,): one against the rest."""
+    return (functional.softplus(logits) - logits * _one_hot(logits, labels)).mean()
+
+
+def _one_hot(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Labels (B,) as ones and zeros like logits (B, classes)."""
     classes = torch.arange(logits.shape[1], device=logits.device)
-    return functional.mse_loss(logits, (labels[:, None] == classes).to(logits.dtype))
+    return (labels[:, None] == classes).to(logits.dtype)
 
 
-LOSSES: dict[str, Callable[..., torch.Tensor]] = {"cross_entropy": cross_entropy, "mse": mse}
+LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "cross_entropy": cross_entropy, "nll": nll, "mse": mse, "bce": bce}
 
 
 class FlatModel:
@@ -37,17 +65,18 @@ class FlatModel:
     def __init__(self, module: nn.Module, loss: str, device: torch.device | str = "cpu") -> None:
         self.module = module.to(device).train()
         self.loss = LOSSES[loss]
-        parameters = list(self.module.parameters())
-        self.theta = torch.cat([p.detach().reshape(-1) for p in parameters])
+        parameters = dict(self.module.named_parameters())
+        self.theta = torch.empty(sum(p.numel() for p in parameters.values()), device=device)
         self.gradient = torch.zeros_like(self.theta)
         self.slices: dict[str, tuple[int, torch.Size]] = {}
         offset = 0
-        for name, parameter in self.module.named_parameters():
-            size, shape = parameter.numel(), parameter.shape
-            self.slices[name] = (offset, shape)
-            parameter.data = self.theta[offset : offset + size].view(shape)
-            parameter.grad = self.gradient[offset : offset + size].view(shape)
-            offset += size
+        for name, parameter in parameters.items():
+            self.slices[name] = (offset, parameter.shape)
+            offset += parameter.numel()
+        views, gradients = self.unflatten(self.theta), self.unflatten(self.gradient)
+        for name, parameter in parameters.items():
+            views[name].copy_(parameter.detach())
+            parameter.data, parameter.grad = views[name], gradients[name]
 
     @property
     def size(self) -> int:
@@ -58,6 +87,22 @@ class FlatModel:
 
     def unflatten(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
         """Parameters by name, views into theta, (d,) or (k, d)."""
-        lead = theta.shape[:-1]
-        return {name: theta[..., offset : offset + shape.numel()].view(*lead, *shape)
+        return {name: _from_flat(theta[..., offset : offset + shape.numel()], shape)
                 for name, (offset, shape) in self.slices.items()}
+
+
+def _from_flat(part: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A parameter's view of its part of the buffer, (..., numel).
+
+    Convolutions lie as (out, height, width, in): torch's channels_last, a third faster on CPUs.
+    """
+    lead = part.shape[:-1]
+    if len(shape) != 4:
+        return part.view(*lead, *shape)
+    out, channels, height, width = shape
+    return part.view(*lead, out, height, width, channels).movedim(-1, -3)
+
+
+def to_flat(parameter: torch.Tensor) -> torch.Tensor:
+    """The inverse, for a block of nodes: (k, *shape) -> (k, numel)."""
+    return (parameter.movedim(-3, -1) if parameter.dim() == 5 else parameter).flatten(1)

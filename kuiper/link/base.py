@@ -24,7 +24,7 @@ class Channel:
         name: for logs and errors.
         number: on the wire, 1..65535 (0 is the mesh's own).
         width: floats per row, d.
-        dtype: of the rows.
+        dtype: of the rows on their way; they are rounded to it when sent, and float32 again when gathered.
         columns: names of the float64 values that travel beside each node's row.
         shared: True when one row goes to all the nodes a frame names (a model), False when
             each named node sends a row of its own (a gradient).
@@ -146,6 +146,10 @@ class Link(ABC):
         """Hub: send one row to the nodes `to`, and expect a row of `reply` from each."""
 
     @abstractmethod
+    def live(self, nodes: np.ndarray) -> np.ndarray:
+        """Mask of the given nodes whose process is there."""
+
+    @abstractmethod
     def requests(self, channel: Channel, together: int) -> AsyncIterator[Request]:
         """Nodes: what the hub asks, until it says goodbye, in cohorts of nodes that are ready at one instant.
 
@@ -190,10 +194,13 @@ class Link(ABC):
         """
 
     @abstractmethod
-    async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor) -> torch.Tensor:
+    async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Peers: the mean over all nodes, summed in float64 in node order; (d,) like rows.
 
         The same bits at every node, however the nodes are placed.
+
+        Args:
+            dtype: to which the rows are rounded before they travel.
         """
 
     @abstractmethod

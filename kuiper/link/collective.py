@@ -62,8 +62,8 @@ class CollectiveLink(RemoteLink):
     """Broadcast, gather and all-reduce by torch.distributed; see `RemoteLink` for what is not said here.
 
     `publish` is a broadcast; `gather` receives each process's block straight into one matrix, the same
-    bits as over the mesh. `reduce` sums a block in float64 and the blocks in the rows' dtype, in the
-    order of the backend: equal to the mesh's to rounding, and the same bits at every process.
+    bits as over the mesh. `reduce` sums a block in float64 and the blocks in the dtype that travels, in
+    the order of the backend: equal to the mesh's to rounding, and the same bits at every process.
     The channels of a peer-to-peer job's observer stay on the mesh.
 
     Args:
@@ -116,10 +116,10 @@ class CollectiveLink(RemoteLink):
             self._calls.fail(error)
         super().gone(rank, reason)
 
-    def _live(self, nodes: np.ndarray) -> np.ndarray:
+    def live(self, nodes: np.ndarray) -> np.ndarray:
         if self._calls.error is not None:
             raise self._calls.error
-        return super()._live(nodes)
+        return super().live(nodes)
 
     # -- the link ---------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class CollectiveLink(RemoteLink):
                    columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None) -> None:
         if not channel.charged:
             return await super().send(channel, step, nodes, rows, columns)
-        rows = self._ready(self._adversary.leaving(nodes, rows))
+        rows = self._ready(self._adversary.leaving(nodes, rows).to(channel.dtype))
         table = np.stack([columns[name] for name in channel.columns], axis=1) if columns else None
         self._post(0, self._channels[channel.number], step, nodes, rows[:, :0], table)
         self.traffic.add(bytes_out=rows.nbytes)
@@ -196,17 +196,18 @@ class CollectiveLink(RemoteLink):
             dist.P2POp(dist.irecv, self._rows[block[0] : block[-1] + 1], rank)
             for rank, block in enumerate(self._blocks) if rank]))
         self.traffic.add(bytes_in=self._rows.nbytes, rows=self._due)
-        rows = self._adversary.arriving(announced.nodes, self._rows.to(self._device))
+        rows = self._adversary.arriving(announced.nodes, self._rows.to(self._device, torch.float32))
         return replace(announced, rows=rows)
 
-    async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor) -> torch.Tensor:
-        rows = self._adversary.leaving(nodes, rows)
+    async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor,
+                     dtype: torch.dtype) -> torch.Tensor:
+        rows = self._adversary.leaving(nodes, rows).to(dtype)
         total = sum(len(block) for block in self._blocks[1:])
-        share = self._ready(ordered_sum(rows).div_(total).to(rows.dtype))
+        share = self._ready(ordered_sum(rows).div_(total).to(dtype))
         await self._collect(partial(dist.all_reduce, share))
         moved = 2 * (len(self._members) - 1) * share.nbytes // len(self._members)  # a ring's
         self.traffic.add(bytes_in=moved, bytes_out=moved, rows=total)
-        return share.to(self._device)
+        return share.to(self._device, torch.float32)
 
     async def close(self) -> None:
         if dist.is_initialized():

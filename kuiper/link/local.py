@@ -59,6 +59,9 @@ class LocalLink(Link):
         self._asked = (channel, step, row, to)
         self.traffic.add(bytes_out=len(to) * frame_bytes(channel, 1, 1))
 
+    def live(self, nodes: np.ndarray) -> np.ndarray:
+        return np.ones(len(nodes), bool)
+
     async def requests(self, channel: Channel, together: int) -> AsyncIterator[Request]:
         while (request := await self._shared.requests.get()) is not None:
             yield request
@@ -66,7 +69,7 @@ class LocalLink(Link):
     async def send(self, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor,
                    columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None) -> None:
         if channel.charged:
-            rows = self._adversary.leaving(nodes, rows)
+            rows = self._adversary.leaving(nodes, rows).to(channel.dtype).float()
             copies = len(nodes) if to is None else len(to.senders)
             self.traffic.add(bytes_out=copies * frame_bytes(channel, 1, 1))
         if self._virtual and to is not None:
@@ -127,11 +130,11 @@ class LocalLink(Link):
         self.traffic.add(bytes_in=edges * frame_bytes(channel, 1, 1), rows=heard, late=edges - heard)
         return Neighbours(Gathered(nodes, rows, columns), exchange, tampering(self._adversary, nodes, rows))
 
-    async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor) -> torch.Tensor:
-        mean = ordered_mean(self._adversary.leaving(nodes, rows))
+    async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        mean = ordered_mean(self._adversary.leaving(nodes, rows).to(dtype).float())
         if self._virtual:
-            self._virtual.all_reduce(rows.shape[1] * rows.element_size(), nodes)
-        moved = 2 * (len(nodes) - 1) * rows.shape[1] * rows.element_size()
+            self._virtual.all_reduce(rows.shape[1] * dtype.itemsize, nodes)
+        moved = (len(nodes) - 1) * rows.shape[1] * (dtype.itemsize + mean.element_size())
         self.traffic.add(bytes_in=moved, bytes_out=moved, rows=len(nodes))
         return mean
 

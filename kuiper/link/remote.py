@@ -24,10 +24,10 @@ from kuiper.topology import Exchange
 Notify = Callable[..., None]
 
 
-def reduce_channels(width: int, processes: int) -> tuple[Channel, Channel]:
+def reduce_channels(width: int, processes: int, dtype: torch.dtype) -> tuple[Channel, Channel]:
     """The two channels of a reduce over `processes` processes: parts of rows, parts of the mean."""
     part = -(-width // processes)
-    return Channel("reduce", 200, width=part), Channel("reduced", 201, width=part)
+    return Channel("reduce", 200, width=part, dtype=dtype), Channel("reduced", 201, width=part)
 
 
 class RemoteLink(Link):
@@ -59,7 +59,7 @@ class RemoteLink(Link):
         for owner, block in enumerate(blocks):
             self._rank_of[block] = owner
         self._alive = np.ones(len(blocks), bool)
-        self._inboxes = {c.number: Inbox(c, self._live) for c in channels if not c.shared}
+        self._inboxes = {c.number: Inbox(c, self.live) for c in channels if not c.shared}
         self._channels = {c.number: c for c in channels}
         self._asked = Requests()
         self._own: tuple[np.ndarray, torch.Tensor] | None = None
@@ -93,8 +93,8 @@ class RemoteLink(Link):
         for inbox in self._inboxes.values():
             inbox.wake()
 
-    def _live(self, nodes: np.ndarray) -> np.ndarray:
-        """Mask of the nodes whose process is alive.
+    def live(self, nodes: np.ndarray) -> np.ndarray:
+        """As `Link.live`.
 
         Raises:
             QuorumLost: more processes are gone than may be.
@@ -132,12 +132,12 @@ class RemoteLink(Link):
     async def send(self, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor,
                    columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None) -> None:
         if channel.charged:
-            rows = self._adversary.leaving(nodes, rows)
+            rows = self._adversary.leaving(nodes, rows).to(channel.dtype)
         table = np.stack([columns[name] for name in channel.columns], axis=1) if columns else None
         if to is None:
             self._post(0, channel, step, nodes, rows, table)
             return
-        self._own = (nodes, rows)
+        self._own = (nodes, rows.float())
         self._inboxes[channel.number].put(step, nodes, rows)
         for rank in range(1, len(self._blocks)):
             needed = to.between(nodes, self._blocks[rank]) if rank != self._rank else nodes[:0]
@@ -151,7 +151,7 @@ class RemoteLink(Link):
     async def gather(self, channel: Channel, step: int, quorum: int | None = None,
                      deadline: float | None = None, minimum: int = 1) -> Gathered:
         gathered, missing = await self._inboxes[channel.number].gather(step, quorum, deadline, minimum)
-        gathered = replace(gathered, rows=gathered.rows.to(self._device))
+        gathered = replace(gathered, rows=gathered.rows.to(self._device, torch.float32))
         if len(missing):
             self._notify("late", step=step, nodes=missing.tolist(), deadline=deadline)
         if not channel.charged:
@@ -165,15 +165,15 @@ class RemoteLink(Link):
         gathered, missing = await self._inboxes[channel.number].gather(step, None, deadline, minimum=0)
         if len(missing):
             self._notify("late", step=step, nodes=missing.tolist(), deadline=deadline)
-        gathered = replace(gathered, rows=gathered.rows.to(self._device))
+        gathered = replace(gathered, rows=gathered.rows.to(self._device, torch.float32))
         self.traffic.add(rows=len(gathered.nodes), late=gathered.late)
         return Neighbours(gathered, exchange, tampering(self._adversary, *self._own))
 
-    async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor) -> torch.Tensor:
+    async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Reduce-scatter, then all-gather: each process sums its part of the columns."""
-        rows = self._adversary.leaving(nodes, rows)
+        rows = self._adversary.leaving(nodes, rows).to(dtype)
         workers = range(1, len(self._blocks))
-        parts, means = reduce_channels(rows.shape[1], len(workers))
+        parts, means = reduce_channels(rows.shape[1], len(workers), dtype)
         summed = np.concatenate([self._blocks[rank] for rank in workers])
         leaders = np.array([self._blocks[rank][0] for rank in workers])
         self.expect(parts, lambda _: summed)

@@ -3,9 +3,14 @@
 An optimiser acts elementwise on one node's vector (d,) or a block's (k, d), with the same bits.
 """
 
-from kuiper.optim.adam import Adam
+from kuiper.optim.adagrad import Adagrad
+from kuiper.optim.adam import Adam, AdamW
 from kuiper.optim.base import Optimizer, State
-from kuiper.optim.schedules import constant, cosine, multistep, step_decay
+from kuiper.optim.rmsprop import RMSprop
+from kuiper.optim.schedules import constant, cosine, exponential, multistep, polynomial, step_decay
 from kuiper.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "Optimizer", "State", "constant", "cosine", "multistep", "step_decay"]
+__all__ = [
+    "SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "State",
+    "constant", "cosine", "exponential", "multistep", "polynomial", "step_decay",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Adam, as torch.optim.Adam computes it."""
+"""Adam and AdamW, as torch.optim computes them."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ class Adam:
         """One step of theta (d,) or (k, d); the inputs are not changed."""
         if self.weight_decay:
             gradient = gradient + theta * self.weight_decay
+        return self._move(theta, gradient, state, lr_scale)
+
+    def _move(self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float) -> tuple[Tensor, State]:
         # Multiplied and added apart: see kuiper.optim.sgd on fused operations.
         first = (state["first"] * self.beta1).add_(gradient * (1 - self.beta1))
         second = (state["second"] * self.beta2).add_((gradient * gradient).mul_(1 - self.beta2))
@@ -63,3 +66,22 @@ class Adam:
         both = torch.tensor([sizes, roots], dtype=torch.float64).to(theta.device, theta.dtype)
         size, root = both.reshape(2, *steps.shape, 1)
         return size, root
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2): theta shrinks by
+    lr lr_scale weight_decay of itself at each step, and the moments never see it. As torch does, and
+    unlike the paper, the decay is multiplied by lr and not by the schedule alone.
+
+    Args:
+        weight_decay: share of theta, in units of the learning rate; the others as for Adam.
+    """
+
+    weight_decay: float = 0.01
+
+    def step(
+        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0
+    ) -> tuple[Tensor, State]:
+        """One step of theta (d,) or (k, d); the inputs are not changed."""
+        return self._move(theta * (1 - self.lr * lr_scale * self.weight_decay), gradient, state, lr_scale)

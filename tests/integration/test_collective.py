@@ -17,7 +17,8 @@ COMMON = {"dataset": "digits", "model": {"mlp": {"hidden": [32], "dropout": 0.2}
           "steps": 8, "optimizer": {"sgd": {"lr": 0.1, "momentum": 0.9}}, "engine": "sequential",
           "eval_interval": 4}
 ROBUST = {**COMMON, "algorithm": {"parameter_server": {"worker_momentum": 0.5}}, "num_workers": 5,
-          "num_byzantine": 1, "aggregator": "multi_krum", "attack": {"ipm": {"eps": 2.0}}}
+          "num_byzantine": 1, "aggregator": "multi_krum", "attack": {"ipm": {"eps": 2.0}},
+          "row_dtype": "bfloat16"}
 ALL_REDUCE = {**COMMON, "algorithm": "all_reduce", "num_workers": 3, "num_byzantine": 1,
               "attack": "sign_flip"}
 

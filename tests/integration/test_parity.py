@@ -21,22 +21,24 @@ FAMILIES = {
         **STEPS, "algorithm": {"parameter_server": {"worker_momentum": 0.5}}, "num_workers": 5,
         "num_byzantine": 1, "aggregator": "multi_krum", "attack": {"ipm": {"eps": 2.0}}},
     "adam_trimmed_mean_alie": {
-        "steps": 10, "algorithm": "parameter_server", "num_workers": 5, "num_byzantine": 2,
+        "steps": 10, "algorithm": "parameter_server", "num_workers": 3, "num_byzantine": 1,
         "aggregator": "trimmed_mean", "attack": {"alie": {"z": 1.5}}, "optimizer": "adam", "schedule": "cosine"},
     "crash": {
         **STEPS, "algorithm": "parameter_server", "num_workers": 4, "num_byzantine": 1,
         "aggregator": "median", "attack": "crash"},
-    "all_reduce": {**STEPS, "algorithm": "all_reduce", "num_workers": 4, "num_byzantine": 1, "attack": "label_flip"},
+    "all_reduce": {**STEPS, "algorithm": "all_reduce", "num_workers": 3, "num_byzantine": 1, "attack": "label_flip",
+        "row_dtype": "float16"},
     "elastic_gossip": {
         **STEPS, "algorithm": {"elastic_gossip": {"probability": 0.7}}, "num_workers": 4,
         "num_byzantine": 1, "attack": {"ipm": {"eps": 0.5}}},
     "gossiping_sgd": {
-        **STEPS, "algorithm": {"gossiping_sgd": {"period": 2}}, "num_workers": 4, "num_byzantine": 1,
-        "attack": "sign_flip"},
+        **STEPS, "algorithm": {"gossiping_sgd": {"period": 2}}, "num_workers": 3, "num_byzantine": 1,
+        "attack": "sign_flip", "row_dtype": "bfloat16"},
     "fedavg": {
         "rounds": 5, "algorithm": {"fedavg": {"clients_per_round": 3, "overcommit": 1.0, "local_steps": 3}},
-        "num_workers": 5, "num_byzantine": 1, "attack": {"ipm": {"eps": 0.5}},
-        "partition": {"dirichlet": {"alpha": 1.0}}, "eval_interval": 2, "security": "none"},
+        "num_workers": 4, "num_byzantine": 1, "attack": {"ipm": {"eps": 0.5}},
+        "partition": {"dirichlet": {"alpha": 1.0}}, "eval_interval": 2, "security": "none",
+        "row_dtype": "bfloat16"},
 }  # fmt: skip
 
 

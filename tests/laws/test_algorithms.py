@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,8 @@ class Stage:
         self.job = replace(Job(
             seed=SEED, steps=STEPS, eval_interval=1, nodes=nodes,
             senders=np.setdiff1d(nodes, self.adversary.silent), byzantine=self.adversary.byzantine,
-            f=len(self.adversary.byzantine), quorum=None, deadline=None, theta=model.theta.clone(),
+            f=len(self.adversary.byzantine), quorum=None, deadline=None,
+            on_nan=None, row_dtype=torch.float32, theta=model.theta.clone(),
             learner=self.learner, rule=average, averages=True, optimizer=SGD(LR), schedule=constant,
             selector=Random(), recorder=Recorder(self.folder, "ps")), **self.changes)
 
@@ -204,7 +206,7 @@ def test_an_omniscient_attack_acts_on_the_honest_rows_of_its_gather(stage: Stage
     """ipm with eps 1, one of four: the average keeps half of the honest mean."""
     here = stage(4, adversary=Adversary(np.array([2]), "gather", partial(ipm, eps=1.0)))
     trajectory = here.play(ParameterServer)
-    for step, (before, after) in enumerate(zip(trajectory, trajectory[1:]), 1):
+    for step, (before, after) in enumerate(pairwise(trajectory), 1):
         close(after - before, -LR * here.gradient(before, [0, 1, 3], step) / 2)
 
 
@@ -218,7 +220,7 @@ def only_at_first(step: int, steps: int) -> float:
 
 def thesis_step(thetas: Tensor, updates: Tensor, seed: int, step: int, how: dict, pulls: bool) -> Tensor:
     """The rules as the thesis writes them, with sets and loops."""
-    chosen = dict(zip(*random_peers(seed, step, np.arange(len(thetas)), **how)))
+    chosen = dict(zip(*random_peers(seed, step, np.arange(len(thetas)), **how), strict=True))
     after = thetas + updates
     for i in range(len(thetas)):
         heard = {chosen[i]} if i in chosen else set()
@@ -238,7 +240,7 @@ def test_gossip_follows_the_thesis(stage: Staged, make: type[Algorithm], how: di
     here = stage(n, changes={"optimizer": SGD(LR, momentum=0.9)})
     trajectory = here.play_peers(partial(make, **how))
     momentum = torch.zeros(n, here.learner.size)
-    for step, (before, after) in enumerate(zip(trajectory, trajectory[1:]), 1):
+    for step, (before, after) in enumerate(pairwise(trajectory), 1):
         gradients = torch.stack([here.gradient(before[i], [i], step) for i in range(n)])
         momentum = 0.9 * momentum + gradients
         close(after, thesis_step(before, -LR * momentum, SEED, step, how, pulls=make is GossipingSGD))
@@ -281,9 +283,9 @@ def test_a_pull_changes_the_chooser_only(stage: Staged) -> None:
     here = stage(6, changes={"schedule": only_at_first, "steps": 8})
     trajectory = here.play_peers(partial(GossipingSGD, probability=0.5))
     stayed = 0
-    for step, (before, after) in enumerate(zip(trajectory[1:], trajectory[2:]), 2):
+    for step, (before, after) in enumerate(pairwise(trajectory[1:]), 2):
         pickers, picked = random_peers(SEED, step, np.arange(6), 0.5, 1)
-        for i, k in zip(pickers, picked):
+        for i, k in zip(pickers, picked, strict=True):
             close(after[i], (before[i] + before[k]) / 2)
         for i in set(range(6)) - set(pickers):
             assert torch.equal(after[i], before[i])
@@ -295,7 +297,7 @@ def test_a_pull_changes_the_chooser_only(stage: Staged) -> None:
 def test_who_hears_whom_is_a_function_of_seed_and_step(graph: Callable[..., Exchange]) -> None:
     def edges(seed: int, step: int) -> list[tuple[int, int]]:
         exchange = graph(seed, step, np.arange(9), 0.7, 1)
-        return list(zip(exchange.receivers.tolist(), exchange.senders.tolist()))
+        return list(zip(exchange.receivers.tolist(), exchange.senders.tolist(), strict=True))
 
     forwards = [edges(1, step) for step in range(30)]
     assert forwards == [edges(1, step) for step in reversed(range(30))][::-1]
@@ -335,26 +337,27 @@ def test_fedavg_with_one_local_step_is_weighted_sgd(stage: Staged, weighting: st
     trajectory = here.play(make)
     samples = torch.tensor([10.0, 20, 100, 230])
     weights = samples / samples.sum() if weighting == "samples" else torch.full((4,), 0.25)
-    for step, (before, after) in enumerate(zip(trajectory, trajectory[1:]), 1):
+    for step, (before, after) in enumerate(pairwise(trajectory), 1):
         close(after, before - LR * (weights @ here.gradients(before, step)))
 
 
-@pytest.mark.parametrize(("overcommit", "asked"), [(1.0, 10), (1.1, 11), (1.3, 13), (1.25, 13), (9.0, 30)])
-def test_more_are_selected_than_count(stage: Staged, overcommit: float, asked: int) -> None:
-    """ceil(K overcommit), of 30 clients at most; the K fastest of them count, and only those train."""
-    ms = 1 + random.uniforms(SEED, "speeds", np.arange(30))
-    here = stage(30, profiles=Profiles(ms, np.full(30, np.inf), np.zeros(30), np.inf), changes={"steps": 4})
-    here.play(partial(FedAvg, clients_per_round=10, overcommit=overcommit, local_steps=2))
+@pytest.mark.parametrize(("k", "overcommit", "asked"), [(10, 1.0, 10), (10, 1.3, 13), (10, 1.25, 13),
+                                                        (50, 1.1, 55), (10, 9.0, 60)])
+def test_more_are_selected_than_count(stage: Staged, k: int, overcommit: float, asked: int) -> None:
+    """ceil(K overcommit), of 60 clients at most; the K fastest of them count, and only those train."""
+    ms = 1 + random.uniforms(SEED, "speeds", np.arange(60))
+    here = stage(60, profiles=Profiles(ms, np.full(60, np.inf), np.zeros(60), np.inf), changes={"steps": 4})
+    here.play(partial(FedAvg, clients_per_round=k, overcommit=overcommit, local_steps=2))
     clock = 0.0
     for step, line in enumerate(here.steps(), 1):
-        selected = Random().select(step, asked, np.arange(30), SEED)
-        fastest = selected[np.argsort(ms[selected])[:10]]
+        selected = Random().select(step, asked, np.arange(60), SEED)
+        fastest = selected[np.argsort(ms[selected])[:k]]
         assert line["clients"] == sorted(fastest.tolist())
-        assert (line["rows"], line["late"]) == (10, asked - 10)
+        assert (line["rows"], line["late"]) == (k, asked - k)
         clock += 3 * BATCH * 2 * ms[fastest].max() / 1000
         assert line["clock"] == pytest.approx(clock)
     trained = [node for nodes in here.learner.trained for node in nodes]
-    assert len(trained) == 4 * 10 * 2  # rounds, clients, local steps
+    assert len(trained) == 4 * k * 2  # rounds, clients, local steps
 
 
 def test_f_scales_with_the_cohort(stage: Staged) -> None:

@@ -59,7 +59,7 @@ def play(
         await hub.close()
 
     async def work() -> None:
-        async for request in block.requests(MODEL):
+        async for request in block.requests(MODEL, 1):
             played.computed.append(request.nodes.tolist())
             played.clock_while_computing.append(block.now())
             rows = torch.zeros(len(request.nodes), 4)
@@ -149,11 +149,30 @@ def test_peers_wait_for_their_senders_only() -> None:
     assert block.now() == clock.nodes.max()
 
 
+def test_a_peer_waits_no_longer_than_the_deadline() -> None:
+    """Node 0 hears node 1 in time and node 2, whose row takes 10 s, not."""
+    clock = VirtualClock(Profiles(np.ones(3), np.full(3, np.inf), np.array([0.0, 1.0, 10.0]), np.inf))
+    _, block = Switchboard(3, Adversary(np.empty(0, np.int64)), clock).links()
+    exchange = Exchange.of(np.array([0, 0]), np.array([1, 2]))
+
+    async def step() -> list[float]:
+        rows = torch.arange(3.0)[:, None].expand(3, 250)
+        await block.send(PARAMETERS, 1, block.nodes, rows, to=exchange)
+        block.charge(500)
+        heard = await block.neighbours(PARAMETERS, 1, exchange, deadline=2.0)
+        return heard.of(0)[:, 0].tolist()
+
+    assert asyncio.run(step()) == [1.0]
+    np.testing.assert_allclose(clock.nodes, [1.5 + 2, 1.5, 1.5])
+    moved = block.traffic.take()
+    assert (moved["rows"], moved["late"]) == (1, 1)
+
+
 def test_all_reduce_is_a_ring_at_the_pace_of_the_slowest() -> None:
     n, width = 4, 1000
     clock = VirtualClock(devices(1, 2, 3, 4, kbit=50.0, latency=0.5))
     _, block = Switchboard(n, Adversary(np.empty(0, np.int64)), clock).links()
     block.charge(1000)
-    asyncio.run(block.reduce(1, block.nodes, torch.zeros(n, width)))
+    asyncio.run(block.reduce(1, block.nodes, torch.zeros(n, width), torch.float32))
     hop = 0.5 + 8 * 4 * width / n / (1000 * 50.0)
     np.testing.assert_allclose(clock.nodes, np.full(n, 12 + 2 * (n - 1) * hop))

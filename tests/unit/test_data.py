@@ -9,7 +9,6 @@ import importlib
 import inspect
 import struct
 import threading
-import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +21,7 @@ import yaml
 import kuiper.config
 from kuiper import random
 from kuiper.data.augment import augment, random_crop, random_flip
-from kuiper.data.mnist import mnist
+from kuiper.data.mnist import fashion_mnist, mnist
 from kuiper.data.small import digits, iris
 from kuiper.data.synthetic import synthetic
 from kuiper.errors import SpecError
@@ -74,13 +73,8 @@ def test_synthetic_is_learnable_and_noise_makes_it_harder() -> None:
         synthetic(1, features=0)
 
 
-def test_mnist_is_read_whole_and_fast(data_root: Path) -> None:
-    seconds = []
-    for _ in range(3):  # the first also imports torchvision; fresh memory can be slow to come
-        began = time.process_time()
-        data = mnist(1, root=str(data_root))
-        seconds.append(time.process_time() - began)
-    assert min(seconds) < 1.0
+def test_mnist_is_read_whole(data_root: Path) -> None:
+    data = mnist(1, root=str(data_root))
     assert data.train_x.shape == (60_000, 1, 28, 28) and data.test_x.shape == (10_000, 1, 28, 28)
     assert data.train_y[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert abs(data.train_x.mean()) < 1e-3 and abs(data.train_x.std() - 1) < 1e-3
@@ -93,47 +87,60 @@ def test_mnist_root_defaults_to_the_environment(data_root: Path, monkeypatch: py
     assert mnist(1, augment=["random_crop"]).augment == ("random_crop",)
 
 
-def test_mnist_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="MNIST is not in") as caught:
-        mnist(1, root=str(tmp_path))
-    assert "dataset.root" in caught.value.remedy and "dataset.download=true" in caught.value.remedy
+both = pytest.mark.parametrize(
+    ("function", "name", "white"),
+    [(mnist, "MNIST", (1 - 0.1307) / 0.3081), (fashion_mnist, "FashionMNIST", (1 - 0.2860) / 0.3530)],
+    ids=["mnist", "fashion_mnist"],
+)
+
+
+@both
+def test_mnist_that_is_not_there_says_what_to_do(tmp_path: Path, function, name: str, white: float) -> None:
+    with pytest.raises(SpecError, match=f": {name} is not in") as caught:
+        function(1, root=str(tmp_path))
+    assert f"holds {name}/raw" in caught.value.remedy and "dataset.download=true" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SpecError, match="'data' is relative"):
-        mnist(1, root="data")
+        function(1, root="data")
 
 
-def test_mnist_that_is_broken_says_so(tmp_path: Path) -> None:
-    raw = tmp_path / "MNIST" / "raw"
+@both
+def test_mnist_that_is_broken_says_so(tmp_path: Path, function, name: str, white: float) -> None:
+    raw = tmp_path / name / "raw"
     raw.mkdir(parents=True)
     for part in ("train", "t10k"):
         for kind in ("images-idx3", "labels-idx1"):
             (raw / f"{part}-{kind}-ubyte").write_bytes(b"")
     with pytest.raises(SpecError, match="cannot be read"):
-        mnist(1, root=str(tmp_path))
+        function(1, root=str(tmp_path))
 
 
+@both
 def test_mnist_that_cannot_be_fetched_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function, name: str, white: float
 ) -> None:
-    monkeypatch.setattr(import_torchvision().datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(getattr(import_torchvision().datasets, name), "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(SpecError, match="could not be fetched"):
-        mnist(1, root=str(tmp_path / "new"), download=True)
+        function(1, root=str(tmp_path / "new"), download=True)
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_mnist_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@both
+def test_mnist_is_fetched_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function, name: str, white: float
+) -> None:
     """From a mirror with one training and two test images, packed as the published files are."""
     mirror, root = tmp_path / "mirror", tmp_path / "root"
     mirror.mkdir()
     resources = []
     for part, size in (("train", 1), ("t10k", 2)):
-        images = struct.pack(">IIII", 0x803, size, 28, 28) + bytes(range(28)) * 28 * size
+        images = struct.pack(">IIII", 0x803, size, 28, 28) + bytes([0, 255] * 14) * 28 * size
         labels = struct.pack(">II", 0x801, size) + bytes([7] * size)
         for kind, content in (("images-idx3", images), ("labels-idx1", labels)):
             packed = gzip.compress(content)
             (mirror / f"{part}-{kind}-ubyte.gz").write_bytes(packed)
             resources.append((f"{part}-{kind}-ubyte.gz", hashlib.md5(packed).hexdigest()))
-    source = import_torchvision().datasets.MNIST
+    source = getattr(import_torchvision().datasets, name)
     monkeypatch.setattr(source, "resources", resources)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=mirror)) as server:
@@ -141,13 +148,14 @@ def test_mnist_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
         try:
-            data = mnist(1, root=str(root), download=True)
+            data = function(1, root=str(root), download=True)
         finally:
             server.shutdown()
             serving.join()
     assert (len(data.train_y), data.test_y.tolist()) == (1, [7, 7])
-    assert [path.name for path in root.iterdir()] == ["MNIST"]
-    assert torch.equal(mnist(1, root=str(root), download=True).train_x, data.train_x)
+    assert data.train_x.max() == pytest.approx(white) and data.train_x.shape == (1, 1, 28, 28)
+    assert [path.name for path in root.iterdir()] == [name]
+    assert torch.equal(function(1, root=str(root), download=True).train_x, data.train_x)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +225,8 @@ def test_augmentation_draws_do_not_depend_on_the_others() -> None:
 
 
 GROUPS = Path(kuiper.config.__file__).parent / "groups"
-YAMLS = sorted(p for group in ("dataset", "partition", "model") for p in GROUPS.glob(f"{group}/*.yaml"))
+PURE = ("dataset", "partition", "model", "optimizer", "schedule")
+YAMLS = sorted(path for group in PURE for path in GROUPS.glob(f"{group}/*.yaml"))
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: f"{path.parent.name}={path.stem}")
@@ -225,8 +234,23 @@ def test_yaml_and_function_agree_on_parameters_and_defaults(path: Path) -> None:
     content = yaml.safe_load(path.read_text())
     module, _, name = content["_target_"].rpartition(".")
     signature = inspect.signature(getattr(importlib.import_module(module), name))
-    given = {"seed", "labels", "nodes", "rng", "shape", "classes"} if path.stem != "synthetic" else {"seed"}
-    defaults = {key: p.default for key, p in signature.parameters.items() if key not in given}
+    given = {"seed", "labels", "nodes", "rng", "shape", "classes", "step", "steps"}
+    given = given if path.stem != "synthetic" else {"seed"}
+    defaults = {
+        key: "???" if p.default is p.empty else p.default  # Hydra's word for what must be given
+        for key, p in signature.parameters.items()
+        if key not in given
+    }
     in_yaml = {key: value for key, value in content.items() if not key.startswith("_")}
     assert in_yaml == {key: list(v) if isinstance(v, tuple) else v for key, v in defaults.items()}
     assert content["_doc_"] and set(content.get("_bounds_", {})) <= set(in_yaml)
+
+
+def test_small_tables_are_scikit_learns() -> None:
+    from sklearn import datasets
+
+    from kuiper.data.small import _table
+
+    for name, skip, load in (("iris.csv", 1, datasets.load_iris), ("digits.csv.gz", 0, datasets.load_digits)):
+        table, source = _table(name, skip), load()
+        assert (table[:, :-1].numpy() == source.data).all() and (table[:, -1].numpy() == source.target).all()

@@ -241,7 +241,8 @@ def test_shutting_lets_go_of_waiting_threads(mesh: Mesh) -> None:
 # -- memory --------------------------------------------------------------------------------
 
 
-def test_a_row_that_is_arriving_when_its_step_closes_harms_nobody(mesh: Mesh) -> None:
+@pytest.mark.parametrize("between", [3, 4])
+def test_a_row_that_is_arriving_when_its_step_closes_harms_nobody(mesh: Mesh, between: int) -> None:
     """Its memory is neither handed to the rule nor used again while it is being written to."""
     placed, hold = threading.Event(), threading.Event()
     slow = mesh.send(1, 5, before=lambda: placed.set() or hold.wait(5))
@@ -249,18 +250,19 @@ def test_a_row_that_is_arriving_when_its_step_closes_harms_nobody(mesh: Mesh) ->
     assert placed.wait(5)
     first, _ = mesh.gather(1, quorum=5)
     rounds = []
-    for step in (2, 3, 4, 5):
+    for step in range(2, 2 + between):
         mesh.send(step, 0, 1, 2, 3, 4).result(5)
         rounds.append((step, mesh.gather(step, quorum=5)[0]))
-    mesh.send(6, *NODES).result(5)
-    mesh.send(7, *NODES).result(5)
+    full = (2 + between, 3 + between)
+    for step in full:
+        mesh.send(step, *NODES).result(5)
     hold.set()
     assert slow.result(5)
     check(first, 1, [0, 1, 2, 3, 4])
     for step, gathered in rounds:
         check(gathered, step, [0, 1, 2, 3, 4])
-    check(mesh.gather(6)[0], 6, NODES.tolist())
-    check(mesh.gather(7)[0], 7, NODES.tolist())
+    for step in full:
+        check(mesh.gather(step)[0], step, NODES.tolist())
 
 
 @pytest.mark.parametrize("varying", [False, True], ids=["same-senders", "varying-senders"])

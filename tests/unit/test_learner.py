@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -18,6 +20,7 @@ from kuiper.data import Dataset
 from kuiper.data.synthetic import synthetic
 from kuiper.errors import SpecError
 from kuiper.learner import Batches, FlatModel, Learner
+from kuiper.learner.flat import LOSSES
 from kuiper.models.mlp import mlp
 from kuiper.optim import SGD
 
@@ -75,13 +78,37 @@ def test_parameters_and_gradients_are_views_into_two_buffers() -> None:
         assert torch.equal(part[2], model.unflatten(points(model.size)[2])[name])
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+TORCHS = {  # loss -> torch's own, of what a model says, its labels, and those as ones and zeros
+    "cross_entropy": lambda out, labels, ones: functional.cross_entropy(out, labels),
+    "nll": lambda out, labels, ones: functional.nll_loss(out, labels),
+    "mse": lambda out, labels, ones: functional.mse_loss(out, ones),
+    "bce": lambda out, labels, ones: functional.binary_cross_entropy_with_logits(out, ones),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_losses_are_torchs(loss: str) -> None:
-    logits = torch.randn(7, 4, generator=torch.Generator().manual_seed(1)) * 5
+    """In value and gradient, of small outputs and of large ones."""
     labels = torch.tensor([0, 1, 2, 3, 0, 1, 3])
-    theirs = (functional.cross_entropy(logits, labels) if loss == "cross_entropy"
-              else functional.mse_loss(logits, functional.one_hot(labels, 4).float()))
-    torch.testing.assert_close(FlatModel(dense(), loss).loss(logits, labels), theirs)
+    for scale in (1.0, 60.0):
+        logits = torch.randn(7, 4, generator=torch.Generator().manual_seed(1)) * scale
+        ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
+        value = FlatModel(dense(), loss).loss(ours, labels)
+        expected = TORCHS[loss](theirs, labels, functional.one_hot(labels, 4).float())
+        torch.testing.assert_close(value, expected)
+        value.backward()
+        expected.backward()
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_nll_of_logits_is_refused_before_the_first_step() -> None:
+    with pytest.raises(SpecError, match="nll takes log-probabilities"):
+        learner(dense(), loss="nll").evaluate(points(DATA.train_x.shape[1] * 9 + 9 + 9 * 4 + 4, 1)[0])
+    ours, theirs = (learner(nn.Sequential(dense(), nn.LogSoftmax(1)), loss=loss)
+                    for loss in ("nll", "cross_entropy"))
+    theta = points(ours.size, 1)[0]
+    assert ours.evaluate(theta) == pytest.approx(theirs.evaluate(theta))
+    torch.testing.assert_close(ours.gradients(theta, NODES, 1)[0], theirs.gradients(theta, NODES, 1)[0])
 
 
 # -- batches -------------------------------------------------------------------------------
@@ -128,7 +155,7 @@ def test_only_byzantine_nodes_flip_their_labels() -> None:
 # -- engines -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("own", [False, True], ids=["shared-model", "own-models"])
 def test_engines_agree_within_1e_4(own: bool, loss: str) -> None:
     sequential, batched = (learner(dense(), engine=engine, loss=loss) for engine in ("sequential", "batched"))
@@ -138,6 +165,21 @@ def test_engines_agree_within_1e_4(own: bool, loss: str) -> None:
     torch.testing.assert_close(rows_too, rows, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(losses_too, losses, rtol=1e-4)
     assert losses_too.dtype == np.float64 and not rows_too.requires_grad
+
+
+def test_batched_losses_import_nothing() -> None:
+    """Under vmap some of torch's own import a compiler first: seconds, in every process of a job."""
+    program = (
+        "import sys, torch\n"
+        "from kuiper.learner.flat import LOSSES\n"
+        "outputs = torch.randn(3, 5, 4).log_softmax(2).requires_grad_()\n"
+        "before = set(sys.modules)\n"
+        "for loss in LOSSES.values():\n"
+        "    values = torch.func.vmap(loss)(outputs, torch.zeros(3, 5, dtype=torch.int64))\n"
+        "    torch.autograd.grad(values.sum(), outputs)\n"
+        "sys.exit(set(sys.modules) != before)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_a_gradient_is_torchs() -> None:

@@ -10,20 +10,26 @@ import torch
 from torch import nn
 
 from kuiper.errors import SpecError
+from kuiper.models.cifarnet import cifarnet
 from kuiper.models.convnet import convnet
 from kuiper.models.mlp import mlp
 from kuiper.models.mnist_cnn import mnist_cnn
+from kuiper.models.preact_resnet import preact_resnet18
 from kuiper.models.softmax import softmax
+from kuiper.models.thesis_mnist import thesis_mnist
 from kuiper.models.torchvision_model import torchvision_model
 from kuiper.random import seed_torch
 
-MNIST = (1, 28, 28)
-PARAMETERS = {  # on MNIST; the counts of the two convolutional networks are the published ones
-    softmax: 7_850,
-    mlp: 784 * 200 + 200 + 200 * 10 + 10,
-    convnet: 21_840,
-    mnist_cnn: 431_080,
-    torchvision_model: 11_181_642,  # torchvision's resnet18 with 10 classes
+MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
+PARAMETERS = {  # of ten classes; the counts of the convolutional networks are the published ones
+    softmax: (MNIST, 7_850),
+    mlp: (MNIST, 784 * 200 + 200 + 200 * 10 + 10),
+    thesis_mnist: (MNIST, 784 * 1024 + 1024 + 2 * (1024 * 1024 + 1024) + 1024 * 10 + 10),
+    convnet: (MNIST, 21_840),
+    mnist_cnn: (MNIST, 431_080),
+    cifarnet: (CIFAR, 62_006),
+    preact_resnet18: (CIFAR, 11_171_146),
+    torchvision_model: (MNIST, 11_181_642),  # torchvision's resnet18
 }
 
 
@@ -33,13 +39,15 @@ def count(model: nn.Module) -> int:
 
 @pytest.mark.parametrize("function", PARAMETERS, ids=lambda function: function.__name__)
 def test_parameters_logits_and_seed(function) -> None:
+    shape, parameters = PARAMETERS[function]
+
     def build(seed: int) -> nn.Module:
         seed_torch(seed, "model")
-        return function(MNIST, 10)
+        return function(shape, 10)
 
     model = build(1)
-    assert count(model) == PARAMETERS[function] and model.training
-    logits = model(torch.randn(3, *MNIST))
+    assert count(model) == parameters and model.training
+    logits = model(torch.randn(3, *shape))
     assert logits.shape == (3, 10) and logits.dtype == torch.float32
     assert not torch.allclose(logits.exp().sum(1), torch.ones(3), atol=1e-3)  # logits, not log-probabilities
     same, other = (torch.cat([p.flatten() for p in build(seed).parameters()]) for seed in (1, 2))
@@ -48,12 +56,12 @@ def test_parameters_logits_and_seed(function) -> None:
 
 
 @pytest.mark.parametrize("shape", [(4,), (1, 8, 8), (3, 32, 32)])
-@pytest.mark.parametrize("function", [softmax, mlp])
+@pytest.mark.parametrize("function", [softmax, mlp, thesis_mnist])
 def test_dense_models_take_any_shape(function, shape: tuple[int, ...]) -> None:
     assert function(shape, 3)(torch.randn(2, *shape)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("function", [convnet, mnist_cnn])
+@pytest.mark.parametrize("function", [convnet, mnist_cnn, cifarnet, preact_resnet18])
 def test_convolutional_models_take_other_images_and_refuse_the_rest(function) -> None:
     assert function((3, 32, 40), 7)(torch.randn(2, 3, 32, 40)).shape == (2, 7)
     assert function((1, 16, 16), 7)(torch.randn(2, 1, 16, 16)).shape == (2, 7)
@@ -74,6 +82,36 @@ def test_mlp_hidden_and_dropout() -> None:
     for wrong in ({"hidden": 200}, {"hidden": [0]}, {"dropout": 1.0}):
         with pytest.raises(SpecError, match="model."):
             mlp((4,), 3, **wrong)
+
+
+def test_thesis_mnist_drops_inputs_and_starts_as_he() -> None:
+    seed_torch(1, "model")
+    model = thesis_mnist(MNIST, 10)
+    linear = [layer for layer in model if isinstance(layer, nn.Linear)]
+    for layer in linear:
+        assert layer.weight.std().item() == pytest.approx((2 / layer.in_features) ** 0.5, rel=0.05)
+        assert not layer.bias.any()
+    assert [layer.p for layer in model if isinstance(layer, nn.Dropout)] == [0.2, 0.5, 0.5, 0.5]
+    ones = torch.ones(50, *MNIST)
+    assert (model[1](ones.flatten(1)) == 0).float().mean().item() == pytest.approx(0.2, abs=0.02)
+    # ReLU halves the variance that the weights double: the scale of the inputs reaches the last layer.
+    assert 0.5 < model.eval()[:-1](torch.randn(200, *MNIST)).square().mean().item() < 2
+    for wrong in ({"hidden": [0]}, {"dropout": 1.0}, {"input_dropout": -0.1}):
+        with pytest.raises(SpecError, match=f"model.{next(iter(wrong))}"):
+            thesis_mnist(MNIST, 10, **wrong)
+
+
+def test_a_preact_block_is_the_papers() -> None:
+    """x + conv(relu(norm(conv(relu(norm(x)))))), and where the shape changes a shortcut of the activation."""
+    network = preact_resnet18(CIFAR, 10).eval()
+    assert [tuple(network[:i](torch.zeros(1, *CIFAR)).shape[1:]) for i in (1, 3, 5, 7, 9, 10)] == [
+        (64, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 1, 1)]  # fmt: skip
+    x = torch.randn(2, 64, 8, 8)
+    plain, strided = network[1], network[3]
+    for block in (plain, strided):
+        active = block.norm_1(x).relu()
+        change = block.convolution_2(block.norm_2(block.convolution_1(active)).relu())
+        torch.testing.assert_close(block(x), change + (x if block is plain else strided.shortcut(active)))
 
 
 def test_torchvision_by_name() -> None:

@@ -9,7 +9,20 @@ import torch
 from torch import Tensor
 
 from kuiper.errors import SpecError
-from kuiper.optim import SGD, Adam, Optimizer, constant, cosine, multistep, step_decay
+from kuiper.optim import (
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    Optimizer,
+    RMSprop,
+    constant,
+    cosine,
+    exponential,
+    multistep,
+    polynomial,
+    step_decay,
+)  # fmt: skip
 
 CASES = {
     "sgd": (SGD(0.1), lambda p: torch.optim.SGD(p, 0.1)),
@@ -27,6 +40,25 @@ CASES = {
     "adam-decay": (
         Adam(0.01, beta1=0.8, beta2=0.99, eps=1e-3, weight_decay=0.1),
         lambda p: torch.optim.Adam(p, 0.01, (0.8, 0.99), 1e-3, 0.1),
+    ),
+    "adamw": (AdamW(0.01), lambda p: torch.optim.AdamW(p, 0.01)),
+    "adamw-decay": (
+        AdamW(0.02, beta1=0.8, beta2=0.99, eps=1e-3, weight_decay=0.3),
+        lambda p: torch.optim.AdamW(p, 0.02, (0.8, 0.99), 1e-3, 0.3),
+    ),
+    "rmsprop": (RMSprop(0.01), lambda p: torch.optim.RMSprop(p, 0.01)),
+    "rmsprop-momentum": (
+        RMSprop(0.005, alpha=0.9, eps=1e-4, momentum=0.8, weight_decay=0.05),
+        lambda p: torch.optim.RMSprop(p, 0.005, 0.9, 1e-4, 0.05, 0.8),
+    ),
+    "rmsprop-centered": (
+        RMSprop(0.01, eps=0.1, momentum=0.5, centered=True),
+        lambda p: torch.optim.RMSprop(p, 0.01, 0.99, 0.1, 0, 0.5, centered=True),
+    ),
+    "adagrad": (Adagrad(0.05), lambda p: torch.optim.Adagrad(p, 0.05)),
+    "adagrad-decay": (
+        Adagrad(0.1, eps=1e-4, initial=0.5, weight_decay=0.05),
+        lambda p: torch.optim.Adagrad(p, 0.1, 0, 0.05, 0.5, 1e-4),
     ),
 }
 each = pytest.mark.parametrize(("ours", "theirs"), CASES.values(), ids=CASES.keys())
@@ -105,6 +137,15 @@ def test_nothing_is_changed_in_place(ours: Optimizer, theirs: Maker) -> None:
     assert not inputs & {x.data_ptr() for x in (after, *changed.values())}
 
 
+def test_centered_rmsprop_survives_a_gradient_that_never_varies() -> None:
+    """Its spread is then less than none by rounding, of which torch takes the root: NaN."""
+    optimizer, theta = RMSprop(1e-9, alpha=0.5, centered=True), start(50)
+    slope, state = theta.clone(), optimizer.init(theta)
+    for _ in range(60):
+        theta, state = optimizer.step(theta, slope, state)
+    assert theta.isfinite().all()
+
+
 def test_nesterov_needs_momentum() -> None:
     for wrong in ({}, {"momentum": 0.9, "dampening": 0.1}):
         with pytest.raises(SpecError, match="nesterov with momentum"):
@@ -118,6 +159,17 @@ def test_schedules_equal_torch() -> None:
         (step_decay, {"every": 6, "factor": 0.5}, lambda o: schedulers.StepLR(o, 6, 0.5)),
         (multistep, {"milestones": [3, 20]}, lambda o: schedulers.MultiStepLR(o, [3, 20])),
         (cosine, {"floor": 0.1}, lambda o: schedulers.CosineAnnealingLR(o, steps, 0.1)),
+        (exponential, {"factor": 0.9}, lambda o: schedulers.ExponentialLR(o, 0.9)),
+        (polynomial, {"power": 2.0}, lambda o: schedulers.PolynomialLR(o, steps, 2.0)),
+        (polynomial, {"floor": 0.2}, lambda o: schedulers.LinearLR(o, 1.0, 0.2, steps)),
+        (constant, {"warmup": 8}, lambda o: schedulers.LinearLR(o, 1 / 8, total_iters=7)),
+        (
+            multistep,
+            {"milestones": [3, 20], "warmup": 8},
+            lambda o: schedulers.ChainedScheduler(
+                [schedulers.LinearLR(o, 1 / 8, total_iters=7), schedulers.MultiStepLR(o, [3, 20])], o
+            ),
+        ),
     ]
     for ours, settings, make in cases:
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
@@ -128,4 +180,13 @@ def test_schedules_equal_torch() -> None:
             optimizer.step()
             scheduler.step()
     assert step_decay(10**6, steps, every=5, factor=0.95, floor=0.0025) == 0.0025
-    assert cosine(2 * steps, steps, floor=0.1) == pytest.approx(0.1)
+    assert exponential(10**6, steps, factor=0.95, floor=0.0025) == 0.0025
+    for falling in (cosine, polynomial):
+        assert falling(2 * steps, steps, floor=0.1) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("schedule", [constant, step_decay, multistep, exponential, polynomial, cosine])
+def test_every_schedule_warms_up(schedule) -> None:
+    ratios = [schedule(t, 100, warmup=4) / schedule(t, 100) for t in range(10)]
+    assert ratios == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1])
+    assert schedule(0, 100, warmup=0) == schedule(0, 100) == 1

@@ -1,0 +1,58 @@
+"""What happens when a loss or a row is not finite: named with its node and step, always."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from kuiper.errors import JobFailed
+from kuiper.link import Gathered
+from kuiper.record import Recorder
+
+
+class Screen:
+    """Looks for NaN and Inf.
+
+    Args:
+        policy: 'stop' ends the job, 'drop' leaves the rows out; None leaves them to the rule (robust
+            ones put them infinitely far away), looks at losses only, and says so once.
+    """
+
+    def __init__(self, policy: str | None, recorder: Recorder) -> None:
+        self.policy = policy
+        self.recorder = recorder
+        self._said = False
+
+    def passed(self, step: int, nodes: np.ndarray, rows: torch.Tensor, losses: np.ndarray) -> np.ndarray:
+        """Mask (m,) of the rows to use.
+
+        Raises:
+            JobFailed: one is not finite, and the policy is to stop.
+        """
+        finite = np.isfinite(losses)
+        if self.policy is not None:
+            finite &= np.isfinite(rows.sum(1, dtype=torch.float64).cpu().numpy())
+        if finite.all():
+            return finite
+        bad = nodes[~finite].tolist()
+        if self.policy == "stop":
+            raise JobFailed(f"step {step}: NaN or Inf from nodes {bad}",
+                            "lower optimizer.lr, use a robust aggregator, or set on_nan: drop")
+        if self.policy == "drop" or not self._said:
+            self._said = True
+            self.recorder.log.warning("step %d: NaN or Inf from nodes %s", step, bad)
+            self.recorder.metrics.event("not_finite", step=step, nodes=bad, dropped=self.policy == "drop")
+        return finite if self.policy == "drop" else np.ones(len(nodes), bool)
+
+    def gathered(self, step: int, rows: Gathered) -> Gathered:
+        """The rows of a gather that are to be used."""
+        kept = self.passed(step, rows.nodes, rows.rows, rows.columns["loss"])
+        if kept.all():
+            return rows
+        if not kept.any():
+            raise JobFailed(f"step {step}: NaN or Inf from all {len(kept)} nodes", "lower optimizer.lr")
+        columns = {name: values[kept] for name, values in rows.columns.items()}
+        places = torch.from_numpy(np.flatnonzero(kept)).to(rows.rows.device)
+        return replace(rows, nodes=rows.nodes[kept], rows=rows.rows[places], columns=columns)
