@@ -114,7 +114,7 @@ def measure(workers: int, floats: int, seconds: float, folder: Path) -> dict[str
         ways = dict(zip(TRANSPORTS, map(bound, links), strict=True)) | {"memcpy": memcpy}
         taken: dict[str, list[float]] = {name: [] for name in ways}
         number, ends = 0, time.perf_counter() + seconds
-        while time.perf_counter() < ends or number < 7:
+        while time.perf_counter() < ends or number < 12:
             number += 1
             for name, way in ways.items():
                 began = time.perf_counter()
