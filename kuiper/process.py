@@ -18,9 +18,10 @@ from kuiper.config.build import Builder
 from kuiper.link.collective import CollectiveLink, announcements
 from kuiper.link.local import Switchboard
 from kuiper.link.mesh import Mesh
-from kuiper.link.remote import RemoteLink, reduce_channels
+from kuiper.link.remote import CONSULT, RemoteLink, reduce_channels
 from kuiper.record import Recorder, environment
 from kuiper.record.atomic import write_json
+from kuiper.record.keeper import KEPT, Keeper
 
 
 class Process:
@@ -29,15 +30,22 @@ class Process:
     Args:
         config: the resolved configuration.
         listener: a bound socket for a job of several processes.
+        resume: go on from the newest checkpoint that all processes have.
+        attempt: how often the agent has restarted this process.
     """
 
-    def __init__(self, config: Mapping[str, Any], run_dir: Path, rank: int, listener: socket.socket | None) -> None:
+    def __init__(self, config: Mapping[str, Any], run_dir: Path, rank: int,
+                 listener: socket.socket | None = None, resume: bool = False, attempt: int = 0) -> None:
         self.config = config
         self.conf = config["conf"]
         self.plan = config["processes"]
         self.run_dir = run_dir
         self.rank = rank
         self.listener = listener
+        self.blocks = [np.array(p["nodes"], np.int64) for p in self.plan]
+        self.blocks[0] = np.array([self.conf["num_workers"]])  # the hub's
+        self.resume = resume
+        self.attempt = attempt
         self.folder = run_dir / self.plan[rank]["name"]
         write_json((run_dir if rank == 0 else self.folder) / "environment.json", environment(Path(__file__).parent))
         self.recorder = Recorder(self.folder, self.plan[rank]["name"], self.header() if rank == 0 else None)
@@ -63,11 +71,10 @@ class Process:
         device = "cpu" if self.plan[self.rank]["device"] == "cpu" else "cuda"  # the agent shows it one GPU
         builder = Builder(self.config)
         adversary = builder.adversary()
-        job = builder.job(adversary, builder.learner(adversary, device), self.recorder)
-        self.recorder.start(
-            steps=job.steps, unit="round" if conf["rounds"] else "step", algorithm=conf["algorithm"]["_name_"],
-            model=conf["model"]["_name_"], dataset=conf["dataset"]["_name_"], parameters=job.learner.size,
-            processes=len(self.plan), num_workers=builder.n, byzantine=adversary.byzantine.tolist())
+        keeper = Keeper(self.folder / "checkpoint", conf["checkpoint_interval"], self.recorder.log.warning)
+        job = builder.job(adversary, builder.learner(adversary, device), self.recorder, keeper)
+        if not self.resume:
+            self.start(job)
         job.learner.gradients(job.theta, job.nodes[:1], batch=1)  # the first call is slow: not on the job's clock
         role = self.simulate if self.config["job"]["mode"] == "simulate" else self.deploy
         asyncio.run(role(builder, job, adversary))
@@ -77,6 +84,9 @@ class Process:
         """All nodes in this process, over the local link."""
         hub, nodes = Switchboard(builder.n, adversary, builder.clock()).links()
         server, workers = (builder.algorithm(job, records) for records in (True, False))
+        job.keeper.roles = frozenset({"serve", "work"} if server.stateful else {"serve"})
+        if self.resume:
+            self.go_on(job, next(iter(job.keeper.undamaged()), 0))
 
         async def serve() -> None:
             await server.serve(hub)
@@ -89,8 +99,9 @@ class Process:
     async def deploy(self, builder: Builder, job: Job, adversary: Adversary) -> None:
         """This process's nodes, over the mesh, or over collectives that it watches."""
         algorithm = builder.algorithm(job, records=True)
-        blocks = [np.array([builder.n]), *(np.array(p["nodes"], np.int64) for p in self.plan[1:])]
-        channels, device = algorithm.channels, job.theta.device
+        job.keeper.roles = frozenset({"serve"} if self.rank == 0 else {"work"} if algorithm.stateful else ())
+        blocks, device = self.blocks, job.theta.device
+        channels = (*algorithm.channels, *CONSULT)
         if self.conf["transport"] == "collective":
             channels = announcements(channels)
             link = CollectiveLink(self.rank, blocks, channels, adversary, self.notify, device,
@@ -102,12 +113,56 @@ class Process:
                               self.config["job"]["tolerate"])
         tls = self.folder / "tls" if self.conf["security"] == "tls" else None
         link.mesh = Mesh(self.rank, [p["name"] for p in self.plan], channels, blocks, link,
-                         self.config["job"]["run_id"], tls)
+                         self.config["job"]["run_id"], tls, self.attempt)
         self.connect(link, algorithm)
+        if self.resume:
+            self.go_on(job, await self.agree(link, job, algorithm.stateful))
         try:
             await (algorithm.serve(link) if self.rank == 0 else algorithm.work(link))
         finally:
             await link.close()
+
+    def start(self, job: Job) -> None:
+        """The first line of the record."""
+        conf = self.conf
+        self.recorder.start(
+            steps=job.steps, unit="round" if conf["rounds"] else "step", algorithm=conf["algorithm"]["_name_"],
+            model=conf["model"]["_name_"], dataset=conf["dataset"]["_name_"], parameters=job.learner.size,
+            processes=len(self.plan), num_workers=len(job.nodes), byzantine=job.byzantine.tolist())
+
+    def go_on(self, job: Job, step: int) -> None:
+        """Take up the state after `step`; the roles begin with it. Step 0: begin again."""
+        saved = job.keeper.resume(step)
+        if step:
+            self.recorder.resume(step, saved.get("serve", {}).get("record"))
+        else:
+            self.recorder.log.warning("no checkpoint can be used: from the beginning")
+            self.recorder.metrics.cut(0)
+            self.start(job)
+
+    async def agree(self, link: RemoteLink, job: Job, stateful: bool) -> int:
+        """The newest step that every process has undamaged, of those that rank 0 has; 0 when there is none.
+
+        A process that had no part in a step need not have it: one that was gone, or too slow for the quorum.
+        """
+        keeper = job.keeper
+        mine = keeper.undamaged()
+
+        def choose(offers: dict[int, list[float]]) -> list[float]:
+            for step in mine:
+                saved = keeper.load(step)[0]["serve"]
+                lacking = [
+                    self.plan[rank]["name"] for rank, steps in offers.items()
+                    if stateful and step not in steps and np.isin(self.blocks[rank], saved["present"]).any()]
+                if not lacking:
+                    return [step, max(saved["times"])]
+                self.recorder.log.warning("step %d is not whole at %s", step, ", ".join(lacking))
+            return [0, 0.0]
+
+        told = (mine + [-1] * KEPT)[:KEPT]
+        step, elapsed, *_ = await link.consult(1, told, choose)
+        link.set_times(np.full(len(link.nodes), elapsed))
+        return int(step)
 
     def connect(self, link: RemoteLink, algorithm: Algorithm) -> None:
         """Find the others. Who does not come in time is gone; the gathers decide whether that matters.

@@ -1,4 +1,4 @@
-"""The entry of one process: `python -m kuiper.run <run_dir> <rank>`.
+"""The entry of one process: `python -m kuiper.run <run_dir> <rank> [resume]`.
 
 Rank 0 binds its port and says where before anything slow is imported, so that the other
 processes start while it still loads.
@@ -70,7 +70,9 @@ def main() -> int:
             write_json(folder / "endpoint.json", {"host": host, "port": port})
         from kuiper.process import Process
 
-        process = Process(config, run_dir, rank, listener)
+        attempt = int(os.environ.get("KUIPER_ATTEMPT", "0"))
+        resume = sys.argv[3:] == ["resume"] and attempt == 0  # one that is started again later is a newcomer
+        process = Process(config, run_dir, rank, listener, resume, attempt)
         with process.recorder:
             process.run()
     except BaseExceptionGroup as group:

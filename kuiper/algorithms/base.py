@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from kuiper.algorithms.screen import Screen
+from kuiper.errors import RecordError
 from kuiper.learner import Learner
 from kuiper.link import Channel, Gathered, Link
-from kuiper.optim import Optimizer
+from kuiper.optim import Optimizer, State
 from kuiper.record import Recorder
+from kuiper.record.keeper import Keeper
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Job:
         theta: (d,) the model at the start, the same everywhere.
         rule: (rows (m, d), f) -> (d,); None for an algorithm without one.
         averages: whether the rule is the plain mean, which FedAvg may weight.
+        keeper: of this process's checkpoints; by default none are kept.
     """
 
     seed: int
@@ -58,6 +61,7 @@ class Job:
     schedule: Callable[[int, int], float]
     selector: Any
     recorder: Recorder
+    keeper: Keeper = field(default_factory=Keeper)
 
 
 class Algorithm(ABC):
@@ -80,6 +84,11 @@ class Algorithm(ABC):
     def channels(self) -> tuple[Channel, ...]:
         """All that the algorithm sends."""
 
+    @property
+    def stateful(self) -> bool:
+        """Whether nodes have state of their own that a checkpoint must hold."""
+        return self.peers
+
     @abstractmethod
     async def serve(self, link: Link) -> None:
         """The hub, from the first step to the last."""
@@ -89,7 +98,44 @@ class Algorithm(ABC):
         """A block of nodes, for as long as the hub or the steps last."""
 
     def steps(self) -> Iterator[int]:
-        return iter(range(1, self.job.steps + 1))
+        """The steps that are left."""
+        return iter(range(self.job.keeper.step + 1, self.job.steps + 1))
+
+    def begin(self, role: str, link: Link, fresh: State) -> State:
+        """The state that a role goes on from: what it kept, or `fresh`, what a newcomer starts with.
+
+        Raises:
+            RecordError: what it kept is of another shape, or of other nodes.
+        """
+        saved = self.job.keeper.saved(role)
+        if saved is None:
+            return fresh
+        values, state = saved
+        shapes = [{name: each.shape for name, each in one.items()} for one in (state, fresh)]
+        if shapes[0] != shapes[1] or values["nodes"] != link.nodes.tolist():
+            raise RecordError(f"the checkpoint of step {self.job.keeper.step} is not of this job's {role}",
+                              "resume with the configuration that it was made with")
+        link.set_times(np.array(values["times"]))
+        return {name: each.to(fresh[name].device) for name, each in state.items()}
+
+    def keep(self, role: str, link: Link, step: int, state: State, nodes: np.ndarray | None = None) -> bool:
+        """Declare a role's state after a step; written when a checkpoint is due.
+
+        Args:
+            state: as `begin` takes it; not changed in place from here on. A block's has a row per node.
+            nodes: whose rows the step had; a hub says so.
+        Returns:
+            Whether it was due.
+        """
+        keeper = self.job.keeper
+        due = keeper.due(role, step)
+        if due is None:
+            return False
+        values = {"nodes": link.nodes.tolist(), "times": link.times().tolist()}
+        if nodes is not None:
+            values |= {"present": nodes.tolist(), "record": self.job.recorder.state()}
+        keeper.give(role, due, values, state)
+        return True
 
     def lr_scale(self, step: int) -> float:
         return self.job.schedule(step - 1, self.job.steps)
@@ -102,6 +148,11 @@ class Algorithm(ABC):
         """A line of metrics for this step, with what moved since the last."""
         if self.records:
             self.job.recorder.step(step, clock=link.now(), **link.traffic.take(), **values)
+
+    def evaluate_first(self, link: Link, theta: torch.Tensor) -> None:
+        """The model at the start of a run."""
+        if not self.job.keeper.step:
+            self.evaluate(link, 0, theta)
 
     def evaluate(self, link: Link, step: int, theta: torch.Tensor) -> None:
         with self.job.recorder.phase("evaluate"):

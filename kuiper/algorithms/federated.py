@@ -48,8 +48,8 @@ class FedAvg(Algorithm):
 
     async def serve(self, link: Link) -> None:
         job, phase = self.job, self.job.recorder.phase
-        theta = job.theta
-        self.evaluate(link, 0, theta)
+        theta = self.begin("serve", link, {"theta": job.theta})["theta"]
+        self.evaluate_first(link, theta)
         for step in self.steps():
             available = job.senders[link.live(job.senders)]
             clients = job.selector.select(step, self.asked, available, job.seed)
@@ -63,6 +63,7 @@ class FedAvg(Algorithm):
             self.record(link, step, loss=self.honest_loss(updates), clients=updates.nodes.tolist())
             if self.evaluates(step):
                 self.evaluate(link, step, theta)
+            self.keep("serve", link, step, {"theta": theta}, updates.nodes)
 
     async def work(self, link: Link) -> None:
         job, phase = self.job, self.job.recorder.phase

@@ -49,7 +49,8 @@ class Gossip(PeerAlgorithm):
     async def work(self, link: Link) -> None:
         job, phase = self.job, self.job.recorder.phase
         thetas = job.theta.repeat(len(link.nodes), 1)
-        state = job.optimizer.init(thetas)
+        state = self.begin("work", link, {"thetas": thetas, **job.optimizer.init(thetas)})
+        thetas = state.pop("thetas")
         link.expect(self.parameters, lambda step: self.exchange(step).between(job.nodes, link.nodes))
         for step in self.steps():
             exchange = self.exchange(step)
@@ -68,7 +69,7 @@ class Gossip(PeerAlgorithm):
                     if len(heard):
                         moved[place] += self.mix(thetas[place], heard)
             thetas = moved
-            await self.tell(link, step, thetas, losses)
+            await self.tell(link, step, thetas, losses, {"thetas": thetas, **state})
 
 
 class ElasticGossip(Gossip):

@@ -13,6 +13,7 @@ import torch
 from kuiper.algorithms.base import Algorithm, digest
 from kuiper.link import Channel, Link
 from kuiper.link.reduce import ordered_mean
+from kuiper.optim import State
 
 MOVED = ("bytes_in", "bytes_out", "rows", "late")
 _NOTHING = np.empty(0, np.int64)
@@ -39,7 +40,8 @@ class PeerAlgorithm(Algorithm):
         job = self.job
         link.expect(self.report, lambda step: job.nodes)
         link.expect(self.snapshot, lambda step: self.observed(step) if self.evaluates(step) else _NOTHING)
-        self.evaluate(link, 0, job.theta)
+        self.begin("serve", link, {})
+        self.evaluate_first(link, job.theta)
         for step in self.steps():
             with job.recorder.phase("wait"):
                 reports = await link.gather(self.report, step)
@@ -52,6 +54,8 @@ class PeerAlgorithm(Algorithm):
                 with job.recorder.phase("wait"):
                     models = await link.gather(self.snapshot, step)
                 self.evaluate_peers(clock, step, models.rows)
+            if self.keep("serve", link, step, {}, reports.nodes):
+                await link.meet(step)
 
     def evaluate_peers(self, clock: float, step: int, models: torch.Tensor) -> None:
         """Mean and worst over honest peers, and the model that is their average."""
@@ -65,8 +69,9 @@ class PeerAlgorithm(Algorithm):
                                 average_model=average["top_1"], consensus_distance=spread,
                                 digest=digest(models))
 
-    async def tell(self, link: Link, step: int, thetas: torch.Tensor, losses: np.ndarray) -> None:
-        """A block of peers tells the observer how it stands after a step."""
+    async def tell(self, link: Link, step: int, thetas: torch.Tensor, losses: np.ndarray,
+                   state: State) -> None:
+        """A block of peers tells the observer how it stands after a step, and keeps its state."""
         moved, k = link.traffic.take(), len(link.nodes)
         columns = {"loss": losses, "clock": np.full(k, link.now())}
         columns |= {name: np.full(k, moved[name] / k) for name in MOVED}  # the block's, shared out
@@ -78,3 +83,5 @@ class PeerAlgorithm(Algorithm):
             if seen.any():
                 rows = thetas[torch.from_numpy(np.flatnonzero(seen))]
                 await link.send(self.snapshot, step, link.nodes[seen], rows)
+        if self.keep("work", link, step, state):
+            await link.meet(step)

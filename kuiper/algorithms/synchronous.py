@@ -26,7 +26,6 @@ class ParameterServer(Algorithm):
     def __init__(self, job: Job, *, worker_momentum: float = 0.0, **base: Any) -> None:
         super().__init__(job, **base)
         self.beta = worker_momentum
-        self.momentum: torch.Tensor | None = None
 
     @cached_property
     def model(self) -> Channel:
@@ -42,43 +41,51 @@ class ParameterServer(Algorithm):
     def channels(self) -> tuple[Channel, ...]:
         return (self.model, self.gradient)
 
+    @property
+    def stateful(self) -> bool:
+        return self.beta > 0
+
     async def serve(self, link: Link) -> None:
         job, phase = self.job, self.job.recorder.phase
-        theta = job.theta
-        state = job.optimizer.init(theta)
+        state = self.begin("serve", link, {"theta": job.theta, **job.optimizer.init(job.theta)})
+        theta = state.pop("theta")
         minimum = min(len(job.nodes) - job.f, job.quorum or len(job.nodes))
-        self.evaluate(link, 0, theta)
+        self.evaluate_first(link, theta)
         for step in self.steps():
             with phase("communicate"):
                 await link.publish(self.model, step, theta, job.senders, reply=self.gradient)
             with phase("wait"):
-                rows = await link.gather(self.gradient, step, job.quorum, job.deadline, minimum)
+                gathered = await link.gather(self.gradient, step, job.quorum, job.deadline, minimum)
             with phase("aggregate"):
-                rows = self.screen.gathered(step, rows)
+                rows = self.screen.gathered(step, gathered)
                 direction = job.rule(rows.rows, job.f)
                 theta, state = job.optimizer.step(theta, direction, state, self.lr_scale(step))
             self.record(link, step, loss=self.honest_loss(rows))
             if self.evaluates(step):
                 self.evaluate(link, step, theta)
+            self.keep("serve", link, step, {"theta": theta, **state}, gathered.nodes)
 
     async def work(self, link: Link) -> None:
         job, phase = self.job, self.job.recorder.phase
+        state = {}
+        if self.beta:
+            nothing = torch.zeros(len(link.nodes), job.learner.size).to(job.theta)
+            state = self.begin("work", link, {"momentum": nothing})
         async for request in link.requests(self.model, job.learner.together):
+            self.keep("work", link, request.step - 1, state)
             with phase("compute"):
                 rows, losses = job.learner.gradients(request.row, request.nodes, batch=request.step)
-                rows = self.with_momentum(link.nodes, request.nodes, rows)
+                if self.beta:
+                    place = np.searchsorted(link.nodes, request.nodes)
+                    rows = self.with_momentum(state["momentum"], torch.from_numpy(place), rows)
             with phase("communicate"):
                 await link.send(self.gradient, request.step, request.nodes, rows, {"loss": losses})
             self.record(link, request.step, nodes=len(losses), loss=float(losses.mean()))
 
-    def with_momentum(self, block: np.ndarray, nodes: np.ndarray, rows: torch.Tensor) -> torch.Tensor:
-        if not self.beta:
-            return rows
-        if self.momentum is None:
-            self.momentum = torch.zeros(len(block), rows.shape[1], device=rows.device)
-        place = torch.from_numpy(np.searchsorted(block, nodes))
-        self.momentum[place] = self.beta * self.momentum[place] + (1 - self.beta) * rows
-        return self.momentum[place]
+    def with_momentum(self, momentum: torch.Tensor, place: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Mix rows (m, d) into the block's momentum (k, d) at `place` (m,); what is there now."""
+        momentum[place] = self.beta * momentum[place] + (1 - self.beta) * rows
+        return momentum[place]
 
 
 class AllReduce(PeerAlgorithm):
@@ -96,8 +103,8 @@ class AllReduce(PeerAlgorithm):
 
     async def work(self, link: Link) -> None:
         job, phase = self.job, self.job.recorder.phase
-        theta = job.theta
-        state = job.optimizer.init(theta)
+        state = self.begin("work", link, {"theta": job.theta, **job.optimizer.init(job.theta)})
+        theta = state.pop("theta")
         for step in self.steps():
             with phase("compute"):
                 rows, losses = job.learner.gradients(theta, link.nodes, batch=step)
@@ -106,4 +113,4 @@ class AllReduce(PeerAlgorithm):
             with phase("communicate"):
                 gradient = await link.reduce(step, link.nodes, rows, job.row_dtype)
             theta, state = job.optimizer.step(theta, gradient, state, self.lr_scale(step))
-            await self.tell(link, step, theta.expand(len(link.nodes), -1), losses)
+            await self.tell(link, step, theta.expand(len(link.nodes), -1), losses, {"theta": theta, **state})

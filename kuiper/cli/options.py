@@ -25,6 +25,7 @@ Override = Annotated[
     list[str], typer.Option("--override", "-o", metavar="KEY=VALUE", help="Lay it over the spec; repeatable.")
 ]
 Simulate = Annotated[bool, typer.Option("--simulate", help="Run it in one process, on the virtual clock.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show its progress until it ends.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only what was asked for.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]

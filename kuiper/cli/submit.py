@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from kuiper.cli.options import AsJson, Override, Quiet, Simulate, SpecFile, Verbose
+from kuiper.cli.options import (
+    AsJson,
+    Follow,
+    Override,
+    Quiet,
+    Simulate,
+    SpecFile,
+    Verbose,
+)
 
 if TYPE_CHECKING:
     from kuiper.cluster.states import JobStatus
@@ -19,19 +27,26 @@ def submit(
     path: SpecFile,
     override: Override = [],  # noqa: B006 - Typer copies it
     simulate: Simulate = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show its progress until it ends.")] = False,
+    follow: Follow = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Start a job and return; it needs this terminal no more. Ctrl-C while following only detaches."""
-    from kuiper.cli.show import job_json, note, print_json
+    from kuiper.cli.show import note
     from kuiper.cluster.launch import submit as submit_job
     from kuiper.cluster.spec import load
-    from kuiper.cluster.store import observe
 
     spec = load(path, override, simulate)
     job = submit_job(spec, simulate or spec.mode == "simulate", (lambda line: None) if quiet else note)
+    show(job, follow, as_json, quiet)
+
+
+def show(job: Job, follow: bool, as_json: bool, quiet: bool) -> None:
+    """Say what was started; follow it if asked to, and then exit with its code."""
+    from kuiper.cli.show import job_json, print_json
+    from kuiper.cluster.store import observe
+
     if follow:
         status, detached = _follow(job, quiet)
     else:

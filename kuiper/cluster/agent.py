@@ -5,13 +5,16 @@ It travels to a host as it is and needs nobody's connection once started:
     agent.py start FOLDER                    supervise what FOLDER/agent.json describes; returns when it runs
     agent.py look FOLDER...                  print what is known of those processes, as JSON
     agent.py stop RUN_ID GRACE FOLDER...     stop them and whatever else of the run is alive on this host
+    agent.py renew RUN_ID FOLDER...          make them ready to be started again, once they have ended
 
 agent.json: run_id, process, argv, env, cwd, setup_commands, duration (seconds or null), grace (seconds),
-retry (restarts of a process that failed), log_bytes, log_keep. Values of secrets, if any, are in
-secrets.json, which is deleted once read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json.
+retry (restarts of a process that failed), final_codes (exit codes that make a restart pointless), secrets
+(their names), log_bytes, log_keep. Values of secrets, if any, are in secrets.json, which is deleted once
+read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json.
 
 A process is identified by (boot id, pid, start time), which survives the reuse of a pid, and what it leaves
 behind is found by the marker KUIPER_RUN in its environment, which survives a change of session.
+KUIPER_ATTEMPT there says how often the agent has started it again.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ import subprocess
 import sys
 import time
 
-RUN_MARKER, PROCESS_MARKER = "KUIPER_RUN", "KUIPER_PROCESS"
+RUN_MARKER, PROCESS_MARKER, ATTEMPT = "KUIPER_RUN", "KUIPER_PROCESS", "KUIPER_ATTEMPT"
+STATE_FILES = "exit.json", "stop", "error.json", "proc.json", "heartbeat", "endpoint.json", "agent.lock"
 TICK, HEARTBEAT, RETRY_PAUSE = 0.25, 2.0, 1.0
 LEFTOVER_GRACE = 2.0
 PR_SET_CHILD_SUBREAPER = 36
@@ -252,7 +256,7 @@ class Supervisor:
         """Start the process, as often as `retry` allows, and write exit.json; `ready()` once it runs."""
         while True:
             code, error = self.attempt(ready)
-            failed = self.asked is None and code != 0
+            failed = self.asked is None and code != 0 and code not in self.plan.get("final_codes", ())
             if not failed or self.child is None or self.attempts > self.plan.get("retry", 0):
                 break
             time.sleep(RETRY_PAUSE)
@@ -314,6 +318,7 @@ class Supervisor:
         env.update(plan.get("env") or {})
         env.update(self.secrets)
         env.update({RUN_MARKER: plan["run_id"], PROCESS_MARKER: plan["process"]})
+        env[ATTEMPT] = str(self.attempts - 1)
         with open(self.path("log"), "ab") as log:
             return subprocess.Popen(
                 argv, env=env, cwd=plan.get("cwd") or None, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -476,6 +481,17 @@ def stop(run_id, grace, folders):
     return 1 if left else 0
 
 
+def renew(run_id, folders):
+    """Remove what says that these processes have ended; exit code 1 when something of the run is alive."""
+    left = marked(**{RUN_MARKER: run_id})
+    for folder in folders if not left else ():
+        for name in STATE_FILES:
+            if os.path.exists(os.path.join(folder, name)):
+                os.unlink(os.path.join(folder, name))
+    print(json.dumps({"left": left}))
+    return 1 if left else 0
+
+
 def main(arguments):
     try:
         if arguments[:1] == ["start"] and len(arguments) == 2:
@@ -486,6 +502,8 @@ def main(arguments):
             return look(arguments[1:])
         if arguments[:1] == ["stop"] and len(arguments) > 2:
             return stop(arguments[1], float(arguments[2]), arguments[3:])
+        if arguments[:1] == ["renew"] and len(arguments) > 1:
+            return renew(arguments[1], arguments[2:])
     except OSError as error:
         sys.stderr.write("%s\n" % error)
         return 1

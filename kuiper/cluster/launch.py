@@ -73,35 +73,33 @@ def launch(
         As `submit`.
     """
     check_job_name(spec.job_name)
-    values = _secret_values(spec)
+    values = secret_values(spec.secrets)
     job = None
     while job is None:  # again only when that very run directory exists
         run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         config = configure(run_id)
         processes = plan(spec, config)
         with locked(state_folder() / "locks" / spec.job_name):
-            _refuse_second(spec.job_name)
+            refuse_second(spec.job_name)
             job = _create(spec, run_id, config["job"]["mode"], processes)
-    try:
-        _stage(spec, job.paths, run_id, config, processes, values, argv)
-        _start_all(job, processes, config, say)
-    except BaseException as error:
-        _roll_back(job, error, say)
-        raise
-    job.submitter = None
-    job.save()
+    start(job, config, lambda: _stage(spec, job.paths, run_id, config, processes, values, argv), say)
     return job
 
 
-def _secret_values(spec: Spec) -> dict[str, str]:
-    missing = [name for name in spec.secrets if name not in os.environ]
+def secret_values(names: Sequence[str]) -> dict[str, str]:
+    """From the environment.
+
+    Raises:
+        SpecError: one is not there.
+    """
+    missing = [name for name in names if name not in os.environ]
     if missing:
         message = f"secrets: {', '.join(missing)} not in the environment"
         raise SpecError(message, f"export {missing[0]}=... first")
-    return {name: os.environ[name] for name in spec.secrets}
+    return {name: os.environ[name] for name in names}
 
 
-def _refuse_second(job_name: str) -> None:
+def refuse_second(job_name: str) -> None:
     """Raises ConflictError while anything of a job of that name is going on."""
     same = [job for job in store.jobs(job_name) if job.job_name == job_name and job.final is None]
     for job, status in zip(same, store.observe(same), strict=True):
@@ -142,7 +140,7 @@ def _stage(
     write_bytes(paths.spec, spec.path.read_bytes())
     write_bytes(paths.config, dump(dict(config)).encode())
     code = local_code()
-    certificates = _certificates(spec, run_id, config, processes)
+    certificates = issue_certificates(run_id, config, spec.limits.duration, spec.limits.grace)
 
     def stage(process: Process) -> None:
         host, own = connect(process.host), paths.process(process.name)
@@ -153,11 +151,11 @@ def _stage(
         order = _agent_order(spec, run_id, config, process, code, argv(process, paths.folder))
         host.put(json.dumps(order, indent=2).encode(), own.agent)
 
-    _in_parallel(stage, processes)
+    in_parallel(stage, processes)
 
 
-def _certificates(
-    spec: Spec, run_id: str, config: Mapping[str, Any], processes: Sequence[Process]
+def issue_certificates(
+    run_id: str, config: Mapping[str, Any], duration: float | None, grace: float
 ) -> dict[str, dict[str, bytes]]:
     """Files per process name; none for a simulation or without security."""
     if config["job"]["mode"] == "simulate" or config["conf"]["security"] != "tls":
@@ -166,9 +164,8 @@ def _certificates(
         issue,  # brings cryptography, which other verbs do without
     )
 
-    duration = spec.limits.duration
-    lifetime = YEAR if duration is None else duration + spec.limits.grace + START_TIMEOUT
-    return issue(run_id, [process.name for process in processes], lifetime)
+    lifetime = YEAR if duration is None else duration + grace + START_TIMEOUT
+    return issue(run_id, [process["name"] for process in config["processes"]], lifetime)
 
 
 def _agent_order(
@@ -189,14 +186,31 @@ def _agent_order(
     return {
         "run_id": run_id, "process": process.name, "argv": argv, "env": env, "cwd": str(code.folder),
         "setup_commands": spec.setup_commands, "duration": spec.limits.duration, "grace": spec.limits.grace,
-        "retry": 0, "log_bytes": 64 << 20, "log_keep": 3,
+        "retry": spec.on_failure["retry"] if process.rank else 0,
+        "final_codes": [SpecError.exit_code, ConflictError.exit_code, JobFailed.exit_code],
+        "secrets": spec.secrets,
+        "log_bytes": 64 << 20, "log_keep": 3,
     }  # fmt: skip
 
 
-def _start_all(
-    job: Job, processes: Sequence[Process], config: Mapping[str, Any], say: Callable[[str], None]
-) -> None:
-    server, workers = processes[0], processes[1:]
+def start(job: Job, config: Mapping[str, Any], stage: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Stage a job, and start its processes; returns when all of them run.
+
+    Raises:
+        HostError, JobFailed: one could not be started; what had been started is stopped again.
+    """
+    try:
+        stage()
+        _start_all(job, config, say)
+    except BaseException as error:
+        _roll_back(job, error, say)
+        raise
+    job.submitter = None
+    job.save()
+
+
+def _start_all(job: Job, config: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    server, workers = job.processes[0], job.processes[1:]
     start_agent(connect(server.host), job.paths.process(server.name))
     if workers:
         say(f"{server.name} started on {server.host}, waiting for its address")
@@ -204,7 +218,7 @@ def _start_all(
         for name in set(job.hosts) - {server.host}:
             connect(name).put(endpoint, job.paths.process(server.name).endpoint)
         say(f"starting {len(workers)} worker processes")
-        _in_parallel(lambda each: start_agent(connect(each.host), job.paths.process(each.name)), workers)
+        in_parallel(lambda each: start_agent(connect(each.host), job.paths.process(each.name)), workers)
     _await_heartbeats(job)
     say("every process runs")
 
@@ -222,7 +236,7 @@ def start_agent(host: Host, process: ProcessPaths) -> None:
         raise HostError(message, f"see {process.log}")
 
 
-def _await_endpoint(job: Job, server: Process, timeout: float) -> bytes:
+def _await_endpoint(job: Job, server: store.Process, timeout: float) -> bytes:
     """What rank 0 wrote about where it listens."""
     host, path = connect(server.host), job.paths.process(server.name).endpoint
     for status in _looks(job, timeout):
@@ -281,7 +295,7 @@ def _roll_back(job: Job, error: BaseException, say: Callable[[str], None]) -> No
         say(f"could not undo all of it: {left}")
 
 
-def _in_parallel(work: Callable[[Process], None], processes: Sequence[Process]) -> None:
+def in_parallel(work: Callable[[Any], None], processes: Sequence[Any]) -> None:
     """Raises the first failure, after all have been tried."""
     with ThreadPoolExecutor(store.AT_ONCE) as pool:
         for done in [pool.submit(work, process) for process in processes]:

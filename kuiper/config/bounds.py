@@ -35,6 +35,7 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         ({"ports"}, _ports),
         ({"num_workers"}, _processes),
         ({"transport", "algorithm", "attack", "quorum", "deadline", "security"}, _collective),
+        ({"algorithm"}, _retry),
     ):
         if needed <= good:
             one(conf, spec, simulate, report)
@@ -225,3 +226,10 @@ def _collective(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report
     if conf["security"] == "tls" and "security" in spec.job_conf:
         report("security", "is tls, and transport collective moves rows unencrypted and unauthenticated "
                "(only the mesh that watches over it has TLS)", f"leave it out, {mesh}")
+
+
+def _retry(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    if conf["algorithm"].get("_peers_") and spec.on_failure["retry"] and not simulate:
+        name = conf["algorithm"]["_name_"]
+        report("algorithm", f"is {name}, whose peers cannot join again in this version, and on_failure.retry "
+               f"is {spec.on_failure['retry']}", "leave on_failure.retry out; `resume` goes on after a failure")

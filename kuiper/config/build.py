@@ -19,6 +19,7 @@ from kuiper.errors import SpecError
 from kuiper.learner import Batches, FlatModel, Learner
 from kuiper.link.clock import VirtualClock, WallClock
 from kuiper.record import Recorder
+from kuiper.record.keeper import Keeper
 
 
 class Builder:
@@ -77,7 +78,7 @@ class Builder:
             return max(1, math.ceil(conf["epochs"] * samples / (conf["batch_size"] * self.n)))
         return conf["steps"] or conf["rounds"]
 
-    def job(self, adversary: Adversary, learner: Learner, recorder: Recorder) -> Job:
+    def job(self, adversary: Adversary, learner: Learner, recorder: Recorder, keeper: Keeper) -> Job:
         conf, nodes = self.conf, np.arange(self.n)
         quorum = self.n - self.f if conf["quorum"] == "n-f" else conf["quorum"]
         return Job(
@@ -88,7 +89,7 @@ class Builder:
             theta=learner.model.theta.clone(), learner=learner,
             rule=self.factory("aggregator"), averages=conf["aggregator"]["_name_"] == "average",
             optimizer=self.make("optimizer"), schedule=self.factory("schedule"),
-            selector=self.make("selector"), recorder=recorder)
+            selector=self.make("selector"), recorder=recorder, keeper=keeper)
 
     def algorithm(self, job: Job, records: bool) -> Algorithm:
         return self.factory("algorithm")(job, records=records)

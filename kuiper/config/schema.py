@@ -102,7 +102,7 @@ SPEC: dict[str, Key] = {
     "secrets": Key("list", "names of environment variables to carry along", default=[], items="text",
                    pattern=IDENTIFIER, shape="names of environment variables, never their values"),
     "limits": Key("mapping", "duration and grace", default={}),
-    "on_failure": Key("mapping", "{tolerate: n processes}, or stop_all", default={},
+    "on_failure": Key("mapping", "{tolerate: n processes, retry: n times}, or stop_all", default={},
                       words=("stop_all",)),
     "allow": Key("list", "further prefixes of what may be built from a config", default=[], items="text",
                  pattern=rf"{IDENTIFIER}(\.{IDENTIFIER})*\.?", shape="module names such as mypackage.rules"),
@@ -119,7 +119,10 @@ LIMITS: dict[str, Key] = {
     "grace": Key("seconds", "from asking a process to end to killing it", default=30.0, low=0),
 }
 ON_FAILURE: dict[str, Key] = {
-    "tolerate": Key("int", "worker processes that may fail; null: as many as leave n - f nodes", low=0)
+    "tolerate": Key("int", "worker processes that may be gone at once; null: as many as leave n - f nodes",
+                    low=0),
+    "retry": Key("int", "how often a worker process that died is started again; until it is back it is gone",
+                 low=0, high=1000, default=0),
 }
 WORKER: dict[str, Key] = {
     "host": Key("text", "name or address", required=True, pattern=HOST, shape="a host name or address"),
@@ -145,6 +148,8 @@ VALUES: dict[str, Key] = {
     "epochs": Key("float", "length of the run, in passes over the training set", above=0, null=True),
     "rounds": Key("int", "length of a federated run", low=1, null=True),
     "eval_interval": Key("int", "steps or rounds between evaluations", low=1),
+    "checkpoint_interval": Key("int", "steps or rounds between checkpoints, which `resume` goes on from",
+                               low=1, null=True),
     "batch_size": Key("int", "samples per node and step", low=1),
     "loss": Key("text", "of the model's logits; nll: of log-probabilities",
                 choices=("cross_entropy", "nll", "mse", "bce")),

@@ -208,6 +208,18 @@ class Link(ABC):
         """The nodes of this block have each processed so many samples: their clocks advance."""
 
     @abstractmethod
+    def times(self) -> np.ndarray:
+        """(k,) float64: the time of each node of this block, in seconds on the job's clock."""
+
+    @abstractmethod
+    def set_times(self, times: np.ndarray) -> None:
+        """Go on from what `times` said."""
+
+    @abstractmethod
+    async def meet(self, step: int) -> None:
+        """All roles of a peer-to-peer job: wait until every process has come this far."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Say goodbye; nothing more is sent."""
 

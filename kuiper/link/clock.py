@@ -16,7 +16,11 @@ class WallClock:
     """Seconds since the job began on this machine; charging it changes nothing."""
 
     def __init__(self) -> None:
-        self._start = time.monotonic()
+        self.set(0.0)
+
+    def set(self, elapsed: float) -> None:
+        """From now on, as if the job had begun so many seconds ago."""
+        self._start = time.monotonic() - elapsed
 
     def now(self) -> float:
         return time.monotonic() - self._start

@@ -142,8 +142,28 @@ class LocalLink(Link):
         if self._virtual:
             self._virtual.charge(self.nodes, samples)
 
+    def times(self) -> np.ndarray:
+        if self._virtual is None:
+            return np.full(len(self.nodes), self.now())
+        return np.array([self._virtual.hub]) if self._is_hub else self._virtual.nodes.copy()
+
+    def set_times(self, times: np.ndarray) -> None:
+        if self._virtual is None:
+            self._clock.set(float(times.max()))
+        elif self._is_hub:
+            self._virtual.hub = float(times[0])
+        else:
+            self._virtual.nodes[:] = times
+
+    async def meet(self, step: int) -> None:
+        """They are all here."""
+
+    @property
+    def _is_hub(self) -> bool:
+        return self.nodes[0] == self._shared.nodes
+
     async def close(self) -> None:
-        if self.nodes[0] == self._shared.nodes:
+        if self._is_hub:
             self._shared.requests.put_nowait(None)
 
 

@@ -245,7 +245,7 @@ class Mesh:
             for half in halves:
                 half.close()
             raise
-        self._add(Peer(self, rank, outgoing=halves[0], incoming=halves[1]))
+        self._add(Peer(self, rank, outgoing=halves[0], incoming=halves[1]), attempt=0)
 
     def _admitted(self, hello: Hello, host: str, outgoing: socket.socket, incoming: socket.socket) -> None:
         """The acceptor let a process in; a restarted one takes the place of the one it was."""
@@ -255,12 +255,13 @@ class Mesh:
         if old is not None:
             old.cut(f"was replaced by its attempt {hello.attempt}")
             old.join(time.monotonic() + _CLOSE_SECONDS)
-        self._add(Peer(self, hello.rank, outgoing, incoming))
+        self._add(Peer(self, hello.rank, outgoing, incoming), hello.attempt)
 
-    def _add(self, peer: Peer) -> None:
+    def _add(self, peer: Peer, attempt: int) -> None:
         with self._changed:
             self._peers[peer.rank] = peer
             self._joined.add(peer.rank)
+            self.inbox.joined(peer.rank, attempt)
             peer.start()
             self._changed.notify_all()
             if self._closing:

@@ -16,12 +16,18 @@ from kuiper.link.base import Channel, Gathered, Link, Neighbours, Request, Traff
 from kuiper.link.clock import WallClock
 from kuiper.link.inbox import Inbox
 from kuiper.link.local import tampering
-from kuiper.link.mesh import Mesh
+from kuiper.link.mesh import LEFT, Mesh
 from kuiper.link.reduce import ordered_mean
 from kuiper.link.wire import Header, byte_view, frame_bytes
 from kuiper.topology import Exchange
 
 Notify = Callable[..., None]
+
+
+OFFER = Channel("offer", 300, width=0, columns=("first", "second", "third"), charged=False)
+ANSWER = replace(OFFER, name="answer", number=301)
+CONSULT = (OFFER, ANSWER)
+"""What every process tells the hub, and what the hub tells all, when they go on together."""
 
 
 def reduce_channels(width: int, processes: int, dtype: torch.dtype) -> tuple[Channel, Channel]:
@@ -53,7 +59,10 @@ class RemoteLink(Link):
         self._notify = notify
         self._device = device
         self._tolerate = tolerate
-        self._lost = 0
+        self._lost: set[int] = set()
+        self._returned: dict[int, int] = {}
+        """Attempts of processes that joined again and count from the next step on."""
+        self._lock = threading.Lock()  # of what is alive, lost and returned
         self._clock = WallClock()
         self._rank_of = np.zeros(sum(len(block) for block in blocks), np.int64)
         for owner, block in enumerate(blocks):
@@ -81,15 +90,23 @@ class RemoteLink(Link):
         else:
             self._inboxes[header.channel].arrived(header, nodes.astype(np.int64), columns)
 
+    def joined(self, rank: int, attempt: int) -> None:
+        with self._lock:
+            if not self._alive[rank]:
+                self._returned[rank] = attempt
+
     def gone(self, rank: int, reason: str) -> None:
-        if not self._alive[rank]:
-            return
-        self._alive[rank] = False
-        if reason != "left":
-            self._lost += 1
+        with self._lock:
+            self._returned.pop(rank, None)
+            if not self._alive[rank]:
+                return
+            self._alive[rank] = False
+            if reason != LEFT:
+                self._lost.add(rank)
+        if reason != LEFT:
             self._notify("gone", rank=rank, nodes=self._blocks[rank].tolist(), reason=reason)
         if rank == 0:
-            self._asked.end(None if reason == "left" else reason)
+            self._asked.end(None if reason == LEFT else reason)
         for inbox in self._inboxes.values():
             inbox.wake()
 
@@ -99,10 +116,19 @@ class RemoteLink(Link):
         Raises:
             QuorumLost: more processes are gone than may be.
         """
-        if self._tolerate is not None and self._lost > self._tolerate:
-            raise QuorumLost(f"{self._lost} worker processes are gone, on_failure tolerates {self._tolerate}",
-                             "look for the first error: `logs JOB --errors`")
+        if self._tolerate is not None and len(self._lost) > self._tolerate:
+            raise QuorumLost(f"{len(self._lost)} worker processes are gone, "
+                             f"on_failure tolerates {self._tolerate}", "look for the first error: `logs JOB --errors`")
         return self._alive[self._rank_of[nodes]]
+
+    def _welcome(self, step: int) -> None:
+        """Count those that have joined again: they are asked from this step on, and not waited for before."""
+        with self._lock:
+            returned, self._returned = self._returned, {}
+            self._alive[list(returned)] = True
+            self._lost -= returned.keys()
+        for rank, attempt in returned.items():
+            self._notify("joined", step=step, rank=rank, nodes=self._blocks[rank].tolist(), attempt=attempt)
 
     # -- the link ---------------------------------------------------------------------------
 
@@ -115,6 +141,7 @@ class RemoteLink(Link):
 
     async def publish(self, channel: Channel, step: int, row: torch.Tensor, to: np.ndarray,
                       reply: Channel) -> None:
+        self._welcome(step)
         self._inboxes[reply.number].ask(step, to)
         owners = self._rank_of[to]
         for rank in np.unique(owners):
@@ -191,6 +218,43 @@ class RemoteLink(Link):
 
     def charge(self, samples: float) -> None:
         """Wall time charges itself."""
+
+    def times(self) -> np.ndarray:
+        return np.full(len(self.nodes), self.now())
+
+    def set_times(self, times: np.ndarray) -> None:
+        self._clock.set(float(times.max()))
+
+    async def meet(self, step: int) -> None:
+        await self.consult(step + 1, [step], lambda offers: [step])  # 1 is taken by the start
+
+    async def consult(self, number: int, told: Sequence[float],
+                      answer: Callable[[dict[int, list[float]]], Sequence[float]]) -> list[float]:
+        """Every live process tells the hub up to three numbers; the hub answers all of them alike.
+
+        Args:
+            number: of the consultation: later ones have larger numbers.
+            answer: on the hub, from what each rank told.
+        """
+        hub = self._blocks[0]
+        leaders = np.array([block[0] for block in self._blocks[1:]])
+        self.expect(OFFER, lambda _: leaders)
+        self.expect(ANSWER, lambda _: hub)
+
+        def tell(rank: int, channel: Channel, numbers: Sequence[float]) -> None:
+            table = np.array([[*numbers, 0.0, 0.0, 0.0][:3]])
+            self._post(rank, channel, number, self.nodes[:1], torch.empty(1, 0), table)
+
+        if self._rank:
+            tell(0, OFFER, told)
+            heard = await self.gather(ANSWER, number)
+            return [float(column[0]) for column in heard.columns.values()]
+        offers = await self.gather(OFFER, number)
+        table = np.stack(list(offers.columns.values()), axis=1).tolist()
+        reply = answer(dict(zip(self._rank_of[offers.nodes].tolist(), table, strict=True)))
+        for rank in np.flatnonzero(self._alive)[1:].tolist():
+            tell(rank, ANSWER, reply)
+        return list(reply)
 
     async def close(self) -> None:
         for inbox in self._inboxes.values():

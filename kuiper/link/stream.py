@@ -52,6 +52,9 @@ class Inbox(Protocol):
     def arrived(self, sender: int, header: Header, nodes: np.ndarray, columns: np.ndarray | None) -> None:
         """The rows are complete, in the place that `place` gave."""
 
+    def joined(self, rank: int, attempt: int) -> None:
+        """The peer is there, in its agent's `attempt`; called before its frames, and after an older one's `gone`."""
+
     def gone(self, rank: int, reason: str) -> None:
         """The peer is gone, told once: 'left' after a goodbye, else what happened to it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ REMEDY = "free space on that disk, or choose a log_path that this user may write
 
 
 def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """As `write_parts`, of one part."""
+    write_parts(path, [data], mode)
+
+
+def write_parts(path: Path, parts: Sequence[bytes | memoryview], mode: int = 0o644) -> None:
     """Write a temporary file in the same folder, sync it, rename it over `path`.
 
     Args:
         path: the file to create or replace; its folder must exist.
-        data: the whole new content.
+        parts: the whole new content, in order.
         mode: permissions of the new file, less the umask.
 
     Raises:
@@ -28,7 +34,7 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         try:
-            _write_and_sync(temporary, data, mode)
+            _write_and_sync(temporary, parts, mode)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -47,12 +53,13 @@ def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), mode)
 
 
-def _write_and_sync(path: Path, data: bytes, mode: int) -> None:
+def _write_and_sync(path: Path, parts: Sequence[bytes | memoryview], mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
-        view = memoryview(data)
-        while view:  # an unbuffered write may take only part
-            view = view[file.write(view) :]
+        for part in parts:
+            view = memoryview(part)
+            while view:  # an unbuffered write may take only part
+                view = view[file.write(view) :]
         os.fsync(file.fileno())
 
 

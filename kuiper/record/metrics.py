@@ -50,6 +50,20 @@ class MetricsLog:
         except OSError as error:
             raise RecordError(f"cannot write {self.path}: {error.strerror or error}", REMEDY) from error
 
+    def cut(self, step: int) -> None:
+        """Drop all that was recorded after `step`; at step 0 everything, for a run that begins again.
+
+        Raises:
+            RecordError: a line before is not one of ours, or the file cannot be changed.
+        """
+        events = read_metrics(self.path) if step else []
+        kept = next((place for place, event in enumerate(events) if event.get("step", 0) > step), len(events))
+        lines = self.path.read_bytes().split(b"\n")[:kept]
+        try:
+            os.ftruncate(self._file.fileno(), sum(len(line) + 1 for line in lines))
+        except OSError as error:
+            raise RecordError(f"cannot shorten {self.path}: {error.strerror or error}", REMEDY) from error
+
     def close(self) -> None:
         """Close the file; closing twice is fine."""
         self._file.close()

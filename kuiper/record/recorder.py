@@ -61,6 +61,24 @@ class Recorder:
         self.metrics.event("start", **values)
         self.log.info("training begins", extra=values)
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the record, plain builtins: evaluations, totals and seconds so far."""
+        perf = list(self._perf.perf.values()) if self._perf else []
+        return {"perf": perf, "totals": {**self._totals, "phases": dict(self._totals["phases"])},
+                "wall": time.perf_counter() - self._began}
+
+    def resume(self, step: int, state: Mapping[str, Any] | None, **values: Any) -> None:
+        """Go on after `step`: drop what was recorded later, and take up what `state` said of the record."""
+        self.metrics.cut(step)
+        self.metrics.event("resumed", step=step, **values)
+        self.log.info("training goes on", extra={"step": step, **values})
+        if state is not None:
+            self._began = time.perf_counter() - state["wall"]
+            self._totals = state["totals"]
+            if self._perf is not None:
+                self._perf.perf = {entry["round"]: entry for entry in state["perf"]}
+                dump_perf(self._perf_path, self._perf.as_dict())
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the wall seconds of a `with` block to one of `PHASES`; the next step line has them.

@@ -40,6 +40,7 @@ class Recorder:
     def __init__(self) -> None:
         self.frames: list[tuple] = []
         self.lost: list[tuple[int, str]] = []
+        self.came: list[tuple[int, int]] = []
         self.late: Callable[[Header], bool] = lambda header: False
         self.placed: dict[int, torch.Tensor] = {}
         self.bytes_placed = 0
@@ -59,6 +60,9 @@ class Recorder:
         with self.changed:
             self.frames.append((sender, header, nodes.tolist(), columns, self.placed[sender]))
             self.changed.notify_all()
+
+    def joined(self, rank, attempt):
+        self.came.append((rank, attempt))
 
     def gone(self, rank, reason):
         with self.changed:

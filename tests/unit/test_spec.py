@@ -47,7 +47,7 @@ def test_defaults(spec):
     loaded = spec()
     assert loaded.job_name == "mnist-krum" and loaded.mode == "cluster" and loaded.ps_ip == ["localhost"]
     assert loaded.worker_ips == [Worker("localhost", 2)]
-    assert loaded.limits == Limits(None, 30.0) and loaded.on_failure == {"tolerate": None}
+    assert loaded.limits == Limits(None, 30.0) and loaded.on_failure == {"tolerate": None, "retry": 0}
     assert loaded.log_path == "logs" and loaded.path.is_absolute()
     assert loaded.job_conf["num_workers"] == 5
     assert loaded.where("job_conf", "num_workers").endswith("conf.yml:6")
@@ -61,14 +61,14 @@ auth: {ssh_user: ann, ssh_private_key: ~/.ssh/id}
 setup_commands: ['export A="b c"; true']
 secrets: [WANDB_API_KEY]
 limits: {duration: 2h, grace: 500ms}
-on_failure: {tolerate: 2}
+on_failure: {tolerate: 2, retry: 3}
 allow: [mine, other.]
 mode: cluster
 """)
     assert loaded.auth == {"ssh_user": "ann", "ssh_private_key": "~/.ssh/id"}
-    assert loaded.limits == Limits(7200.0, 0.5) and loaded.on_failure == {"tolerate": 2}
+    assert loaded.limits == Limits(7200.0, 0.5) and loaded.on_failure == {"tolerate": 2, "retry": 3}
     assert loaded.allow == ["mine.", "other."] and "~" not in loaded.exp_path
-    assert spec(extra="on_failure: stop_all\n").on_failure == {"tolerate": 0}
+    assert spec(extra="on_failure: stop_all\n").on_failure == {"tolerate": 0, "retry": 0}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,171 @@
+"""A run that is killed and resumed ends with the bits of one that was not: losses, scores, models, clocks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kuiper.algorithms.base import Algorithm
+from kuiper.cluster import agent
+from kuiper.cluster.spec import load
+from kuiper.config.compose import compose
+from kuiper.process import Process
+from kuiper.record import load_perf
+from tests.integration.jobs import events, follow, manager, trajectory, write_spec
+from tests.integration.test_parity import COMMON, FAMILIES
+
+NOT_OF_THE_MODEL = ("wall", "phases", "clock", "bytes_in", "bytes_out")
+
+# A schedule beside the spec. At the step that a file names, once, it kills whatever runs of the job.
+DYING = """
+import os, signal
+from pathlib import Path
+from kuiper.cluster import agent
+
+def dying(step, steps):
+    when = Path(__file__).with_name("die_at")
+    if when.exists() and step + 1 == int(when.read_text()):
+        when.unlink()
+        for who in agent.marked(KUIPER_RUN=os.environ["KUIPER_RUN"]):
+            agent.send(who, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 1.0
+"""
+
+
+class Killed(BaseException):
+    """Stands in for SIGKILL where a test runs the process itself."""
+
+
+def simulate(spec: Path, run_dir: Path, resume: bool = False) -> Path:
+    """Run, or go on with, the simulation of a spec in this process."""
+    config = compose(load(spec, simulate=True), True, "run")
+    (run_dir / "ps").mkdir(parents=True, exist_ok=True)
+    Process(config, run_dir, 0, resume=resume).run()
+    return run_dir
+
+
+def evaluations(run_dir: Path, without: tuple[str, ...] = ("wall", "phases")) -> list[dict[str, Any]]:
+    perf = load_perf(run_dir / "ps" / "training_perf")["perf"]
+    return [{key: value for key, value in entry.items() if key not in without} for entry in perf.values()]
+
+
+def clocks(run_dir: Path) -> list[float]:
+    return [event["clock"] for event in events(run_dir, "step")]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_simulation_goes_on_with_the_same_bits(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = {**COMMON, **FAMILIES[family], "checkpoint_interval": 2, "devices": "lognormal"}
+    spec = write_spec(tmp_path, "job", conf, 0)
+    whole = simulate(spec, tmp_path / "whole")
+    run_dir, lr_scale = tmp_path / "killed", Algorithm.lr_scale
+    for step in (4, 5):  # twice: the second life goes on from the first one's checkpoint, and leaves another
+        def dying(self: Algorithm, at: int, last: int = step) -> float:
+            if at == last:
+                raise Killed
+            return lr_scale(self, at)
+
+        monkeypatch.setattr(Algorithm, "lr_scale", dying)
+        with pytest.raises(BaseExceptionGroup):
+            simulate(spec, run_dir, resume=step == 5)
+    monkeypatch.setattr(Algorithm, "lr_scale", lr_scale)
+    simulate(spec, run_dir, resume=True)
+    assert trajectory(run_dir) == trajectory(whole)
+    assert evaluations(run_dir) == evaluations(whole) and clocks(run_dir) == clocks(whole)
+
+
+def test_damaged_checkpoints_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    conf = {**COMMON, **FAMILIES["gossiping_sgd"], "checkpoint_interval": 2}
+    spec = write_spec(tmp_path, "job", conf, 0)
+    whole = simulate(spec, tmp_path / "whole")
+    expected = trajectory(whole)
+    kept = whole / "ps" / "checkpoint"
+    assert {path.name for path in kept.iterdir()} == {"6.checkpoint", "8.checkpoint", "10.checkpoint"}
+    for step in (10, 8, 6):
+        path = kept / f"{step}.checkpoint"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        capsys.readouterr()
+        simulate(spec, whole, resume=True)
+        said = capsys.readouterr().err
+        assert "checksum" in said and ("from the beginning" in said) == (step == 6)
+        assert trajectory(whole) == expected
+        for later in range(step, 12, 2):  # it was made again: damage it for the next round
+            (kept / f"{later}.checkpoint").write_bytes(b"")
+
+
+def dying_spec(folder: Path, conf: dict[str, Any], processes: int, step: int) -> Path:
+    """A spec whose job is killed whole at a step, the first time that it gets there."""
+    (folder / "dying.py").write_text(DYING)
+    (folder / "die_at").write_text(str(step))
+    group = folder / "groups" / "schedule" / "dying.yaml"
+    group.parent.mkdir(parents=True, exist_ok=True)
+    group.write_text("_target_: dying.dying\n_doc_: a schedule that kills\n")
+    return write_spec(folder, "job", {**conf, "schedule": "dying"}, processes, allow=["dying"])
+
+
+def killed(folder: Path, conf: dict[str, Any], processes: int, step: int) -> Path:
+    """The run directory of a job that was killed whole at a step."""
+    spec = dying_spec(folder, conf, processes, step)
+    how = [] if processes else ["--simulate"]
+    assert manager("submit", str(spec), "--follow", *how).returncode == 100
+    [run_dir] = (folder / "logs" / "job").iterdir()
+    assert not (folder / "die_at").exists() and not agent.marked(KUIPER_RUN=run_dir.name)
+    return run_dir
+
+
+@pytest.mark.parametrize("family", ["parameter_server", "all_reduce", "elastic_gossip", "fedavg"])
+def test_processes_go_on_with_the_same_bits(family: str, tmp_path: Path) -> None:
+    conf = {**COMMON, **FAMILIES[family], "checkpoint_interval": 2, "eval_interval": 2}
+    whole = Path(follow(write_spec(tmp_path, "whole", conf, 0), "--simulate")["run_dir"])
+    step = 5 if "rounds" in conf else 8
+    run_dir = killed(tmp_path, conf, 2, step)
+    expected = 4 if "rounds" in conf else 6
+    if family == "parameter_server":  # the newest, at one process only: the one before it is taken by all
+        newest = max((run_dir / "worker_1" / "checkpoint").iterdir(), key=lambda path: int(path.stem))
+        newest.write_bytes(newest.read_bytes()[:-1])
+        expected = int(newest.stem) - 2
+    done = manager("resume", "job", "--follow", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["state"] == "SUCCEEDED"
+    assert trajectory(run_dir) == trajectory(whole)
+    assert evaluations(run_dir, NOT_OF_THE_MODEL) == evaluations(whole, NOT_OF_THE_MODEL)
+    for process in ("ps", "worker_1", "worker_2"):
+        assert [event["step"] for event in events(run_dir, "resumed", process)] == [expected]
+    assert clocks(run_dir) == sorted(clocks(run_dir))
+
+
+def test_resume_as_a_user_sees_it(tmp_path: Path) -> None:
+    conf = {**COMMON, **FAMILIES["parameter_server"], "checkpoint_interval": 3}
+    run_dir = killed(tmp_path, conf, 0, 6)
+    assert manager("resume", "nobody").returncode == 102
+    done = manager("resume", run_dir.name, "--follow", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [event["step"] for event in events(run_dir, "resumed")] == [3]
+    again = manager("resume", "job")
+    assert again.returncode == 2 and "has succeeded" in again.stderr
+
+    long = {**conf, "steps": 1_000_000, "eval_interval": 1000}
+    other = write_spec(tmp_path, "job", long, 0)
+    assert manager("submit", str(other), "--simulate").returncode == 0
+    for key in ("job", run_dir.name):
+        busy = manager("resume", key)
+        assert busy.returncode == 5 and "is RUNNING" in busy.stderr
+    assert manager("stop", "job").returncode == 0
+    assert manager("resume", "job").returncode == 0
+    assert manager("stop", "job").returncode == 0
+
+    path = run_dir / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["conf"]["checkpoint_interval"] = None
+    path.write_text(yaml.safe_dump(config))
+    refused = manager("resume", run_dir.name)
+    assert refused.returncode == 3 and "keeps no checkpoints" in refused.stderr
