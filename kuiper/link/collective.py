@@ -34,7 +34,7 @@ from kuiper.link.remote import Notify, RemoteLink
 from kuiper.link.wire import Header, byte_view
 from kuiper.topology import Exchange
 
-RENDEZVOUS = Channel("rendezvous", 300, width=1, dtype=torch.int64, shared=True, charged=False)
+RENDEZVOUS = Channel("rendezvous", 302, width=1, dtype=torch.int64, shared=True, charged=False)
 """Rank 0 tells the others the port of torch.distributed's store."""
 _STALLED = timedelta(minutes=10)
 """A transfer that stands still for so long fails the job."""
