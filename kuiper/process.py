@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Process:
         self.folder = run_dir / self.plan[rank]["name"]
         write_json((run_dir if rank == 0 else self.folder) / "environment.json", environment(Path(__file__).parent))
         self.recorder = Recorder(self.folder, self.plan[rank]["name"], self.header() if rank == 0 else None)
+        self.keeper = Keeper(self.folder / "checkpoint", self.conf["checkpoint_interval"],
+                             self.recorder.log.warning)
 
     def header(self) -> dict[str, Any]:
         """What training_perf says of the job."""
@@ -71,14 +73,23 @@ class Process:
         device = "cpu" if self.plan[self.rank]["device"] == "cpu" else "cuda"  # the agent shows it one GPU
         builder = Builder(self.config)
         adversary = builder.adversary()
-        keeper = Keeper(self.folder / "checkpoint", conf["checkpoint_interval"], self.recorder.log.warning)
-        job = builder.job(adversary, builder.learner(adversary, device), self.recorder, keeper)
+        job = builder.job(adversary, builder.learner(adversary, device), self.recorder, self.keeper)
         if not self.resume:
             self.start(job)
         job.learner.gradients(job.theta, job.nodes[:1], batch=1)  # the first call is slow: not on the job's clock
         role = self.simulate if self.config["job"]["mode"] == "simulate" else self.deploy
         asyncio.run(role(builder, job, adversary))
         self.recorder.end(job.steps)
+
+    def terminate(self, leave: Callable[[], None]) -> None:
+        """Asked to end: a simulation that keeps checkpoints first writes one, when its step is over.
+
+        Processes of a mesh would have to agree on a step first: they leave at once.
+        """
+        if self.config["job"]["mode"] == "simulate" and self.conf["checkpoint_interval"]:
+            self.keeper.ask(leave)
+        else:
+            leave()
 
     async def simulate(self, builder: Builder, job: Job, adversary: Adversary) -> None:
         """All nodes in this process, over the local link."""

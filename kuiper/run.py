@@ -55,8 +55,13 @@ def explain(error: BaseException, folder: Path, name: str) -> int:
     return known.exit_code if known else 1
 
 
+def leave() -> None:
+    """End at once, as one who was asked to."""
+    os._exit(143)
+
+
 def main() -> int:
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: leave())
     run_dir, rank = Path(sys.argv[1]), int(sys.argv[2])
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     name = config["processes"][rank]["name"]
@@ -73,6 +78,7 @@ def main() -> int:
         attempt = int(os.environ.get("KUIPER_ATTEMPT", "0"))
         resume = sys.argv[3:] == ["resume"] and attempt == 0  # one that is started again later is a newcomer
         process = Process(config, run_dir, rank, listener, resume, attempt)
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate(leave))
         with process.recorder:
             process.run()
     except BaseExceptionGroup as group:

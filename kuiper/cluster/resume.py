@@ -34,11 +34,14 @@ def resume(job: Job, say: Callable[[str], None] = lambda line: None) -> None:
 
     Raises:
         UsageError: it has succeeded.
-        SpecError: it keeps no checkpoints, or a secret is not in the environment.
+        SpecError: it keeps no checkpoints, its configuration is gone, or a secret is not in the environment.
         ConflictError: it runs, or another of its name does, or something of it is left.
         HostError, JobFailed: it could not be started; what had been started is stopped again.
     """
-    config = yaml.safe_load(job.paths.config.read_bytes())
+    try:
+        config = yaml.safe_load(job.paths.config.read_bytes())
+    except (OSError, yaml.YAMLError) as error:
+        raise SpecError(f"cannot read {job.paths.config}: {error}", "submit the job again") from error
     if config["conf"].get("checkpoint_interval") is None:
         raise SpecError(f"{job.job_name} {job.run_id} keeps no checkpoints: its checkpoint_interval is empty",
                         "submit it again, with checkpoint_interval in job_conf")

@@ -40,14 +40,20 @@ class Keeper:
     def __init__(self, folder: Path | None = None, interval: int | None = None,
                  say: Callable[[str], None] = lambda text: None) -> None:
         self.step = 0
-        self._folder = folder
         self.roles: frozenset[str] = frozenset()
+        self._folder = folder
         self._interval = interval
         self._say = say
         self._damaged: set[int] = set()
         self._given: dict[str, int] = {}
         self._parts: dict[str, Part] = {}
-        self._saved: Part | None = None
+        self._saved: dict[str, Part] = {}
+        self._then: Callable[[], None] | None = None
+        self._wanted: int | None = None
+
+    def ask(self, then: Callable[[], None]) -> None:
+        """Write a checkpoint of the next step that ends, then call `then`; for one process with all roles."""
+        self._then = then
 
     def due(self, role: str, step: int) -> int | None:
         """The checkpoint that the state after `step` belongs to: None when there is none to give.
@@ -56,7 +62,9 @@ class Keeper:
         """
         if self._interval is None or role not in self.roles:
             return None
-        newest = step - step % self._interval
+        if self._then is not None and role == "serve":
+            self._wanted = step
+        newest = step if step == self._wanted else step - step % self._interval
         return newest if newest > self._given.get(role, self.step) else None
 
     def give(self, role: str, step: int, values: Mapping[str, Any],
@@ -83,6 +91,8 @@ class Keeper:
         self._parts = {}
         for old in self._steps()[KEPT:]:
             self._path(old).unlink()
+        if step == self._wanted:
+            self._then()
 
     def undamaged(self) -> list[int]:
         """Steps of the checkpoints that are whole, the newest first; the others are named in the log."""
@@ -104,27 +114,26 @@ class Keeper:
         Without one the roles start as newcomers do.
         """
         self.step = step
-        for found in self._steps():
-            if found <= step and step and (part := self.load(found)) is not None:
-                if found < step:
-                    self._say(f"for step {step}, the newest state that this process has is of step {found}")
-                self._saved = part
-                break
         for later in self._steps():
             if later > step:
                 self._path(later).unlink()  # of a course that is not taken again
-        for part in self._folder.glob(".*.tmp"):
-            part.unlink()  # what a kill cut short
-        return self._saved[0] if self._saved else {}
+        for unfinished in self._folder.glob(".*.tmp"):
+            unfinished.unlink()  # a kill cut it short
+        whole = self.undamaged()[:1]
+        if not whole:
+            return {}
+        if whole[0] < step:
+            self._say(f"for step {step}, the newest state that this process has is of step {whole[0]}")
+        values, tensors = self.load(whole[0])
+        for role in values:
+            named = {name.removeprefix(f"{role}."): tensor for name, tensor in tensors.items()
+                     if name.startswith(f"{role}.")}
+            self._saved[role] = values[role], named
+        return values
 
     def saved(self, role: str) -> Part | None:
-        """What the role had given; None for a newcomer."""
-        if self._saved is None or role not in self._saved[0]:
-            return None
-        values, tensors = self._saved
-        prefix = f"{role}."
-        return values[role], {name.removeprefix(prefix): tensor for name, tensor in tensors.items()
-                              if name.startswith(prefix)}
+        """What the role had given, once, so that its memory is the role's own; None for a newcomer."""
+        return self._saved.pop(role, None)
 
     def _path(self, step: int) -> Path:
         return self._folder / f"{step}{SUFFIX}"

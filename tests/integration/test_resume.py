@@ -16,6 +16,7 @@ from kuiper.config.compose import compose
 from kuiper.process import Process
 from kuiper.record import load_perf
 from tests.integration.jobs import events, follow, manager, trajectory, write_spec
+from tests.integration.test_faults import at_step, kill, start, wait_for
 from tests.integration.test_parity import COMMON, FAMILIES
 
 NOT_OF_THE_MODEL = ("wall", "phases", "clock", "bytes_in", "bytes_out")
@@ -58,11 +59,14 @@ def clocks(run_dir: Path) -> list[float]:
     return [event["clock"] for event in events(run_dir, "step")]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+QUORUM = {**FAMILIES["parameter_server"], "aggregator": "median", "quorum": "n-f"}
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "quorum"])
 def test_a_simulation_goes_on_with_the_same_bits(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    conf = {**COMMON, **FAMILIES[family], "checkpoint_interval": 2, "devices": "lognormal"}
+    conf = {**COMMON, **FAMILIES.get(family, QUORUM), "checkpoint_interval": 2, "devices": "lognormal"}
     spec = write_spec(tmp_path, "job", conf, 0)
     whole = simulate(spec, tmp_path / "whole")
     run_dir, lr_scale = tmp_path / "killed", Algorithm.lr_scale
@@ -140,7 +144,29 @@ def test_processes_go_on_with_the_same_bits(family: str, tmp_path: Path) -> None
     assert evaluations(run_dir, NOT_OF_THE_MODEL) == evaluations(whole, NOT_OF_THE_MODEL)
     for process in ("ps", "worker_1", "worker_2"):
         assert [event["step"] for event in events(run_dir, "resumed", process)] == [expected]
+    if family == "parameter_server":
+        assert "checksum" in (run_dir / "worker_1" / "log").read_text()
+        assert f"step {expected + 2} is not whole at worker_1" in (run_dir / "ps" / "log").read_text()
     assert clocks(run_dir) == sorted(clocks(run_dir))
+
+
+def test_a_worker_that_was_gone_takes_part_again(tmp_path: Path) -> None:
+    conf = {**COMMON, **FAMILIES["parameter_server"], "aggregator": "median", "num_workers": 4, "num_byzantine": 0,
+            "attack": "none", "f": 1, "steps": 100_000, "eval_interval": 1000, "checkpoint_interval": 20}
+    job = start(write_spec(tmp_path, "gone", conf, 4))
+    kill(job, "worker_2")
+    before = at_step(job)
+    wait_for(lambda: at_step(job) > before + 100)
+    assert manager("stop", "gone").returncode == 0
+    assert manager("resume", "gone").returncode == 0
+    wait_for(lambda: events(job["run_dir"], "resumed"))
+    [resumed] = events(job["run_dir"], "resumed")
+    assert resumed["step"] > before and resumed["step"] % 20 == 0
+    wait_for(lambda: events(job["run_dir"], "step")[-1]["step"] > resumed["step"])
+    assert events(job["run_dir"], "step")[-1]["rows"] == 4
+    said = (Path(job["run_dir"]) / "worker_2" / "log").read_text()
+    assert f"for step {resumed['step']}, the newest state that this process has is of step" in said
+    assert manager("stop", "gone").returncode == 0
 
 
 def test_resume_as_a_user_sees_it(tmp_path: Path) -> None:
@@ -159,8 +185,14 @@ def test_resume_as_a_user_sees_it(tmp_path: Path) -> None:
     for key in ("job", run_dir.name):
         busy = manager("resume", key)
         assert busy.returncode == 5 and "is RUNNING" in busy.stderr
-    assert manager("stop", "job").returncode == 0
+    [*_, last] = sorted((tmp_path / "logs" / "job").iterdir())
+    wait_for(lambda: at_step({"run_dir": last}) > 3)
+    assert manager("stop", "job").returncode == 0  # which keeps a checkpoint first
+    stopped = events(last, "step")[-1]["step"]
+    assert (last / "ps" / "checkpoint" / f"{stopped}.checkpoint").exists()
     assert manager("resume", "job").returncode == 0
+    wait_for(lambda: at_step({"run_dir": last}) > stopped)
+    assert [event["step"] for event in events(last, "resumed")] == [stopped]
     assert manager("stop", "job").returncode == 0
 
     path = run_dir / "config.yaml"

@@ -120,6 +120,17 @@ def test_a_checkpoint_waits_for_every_role_and_the_last_ones_stay(tmp_path: Path
     assert kept.due("work", 13) == 12 and kept.due("work", 11) is None and kept.due("other", 12) is None
 
 
+def test_one_may_be_asked_for_between_two(tmp_path: Path) -> None:
+    kept, done = keeper(tmp_path), []
+    give(kept, "serve", 1)
+    kept.ask(lambda: done.append(kept.undamaged()))
+    give(kept, "work", 1)  # the server's part of that step was not taken
+    assert not done
+    give(kept, "serve", 3)
+    give(kept, "work", 3)
+    assert done == [[3]]
+
+
 def test_resume_takes_the_newest_undamaged_one_and_forgets_later_ones(tmp_path: Path) -> None:
     said: list[str] = []
     kept = keeper(tmp_path)
