@@ -15,7 +15,7 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	@echo "installing PyTorch and what else is needed into .venv (once; some minutes)"
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,trackers]'
 	@touch $@
 
 quickstart: install

@@ -15,12 +15,13 @@ import torch
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.attacks.adversary import Adversary
 from kuiper.config.build import Builder
+from kuiper.link.collective import CollectiveLink, announcements
 from kuiper.link.local import Switchboard
 from kuiper.link.mesh import Mesh
 from kuiper.link.remote import CONSULT, RemoteLink, reduce_channels
 from kuiper.record import Recorder, environment
-from kuiper.record.keeper import KEPT, Keeper
 from kuiper.record.atomic import write_json
+from kuiper.record.keeper import KEPT, Keeper
 
 
 class Process:
@@ -67,6 +68,8 @@ class Process:
         """
         conf = self.conf
         torch.set_num_threads(conf["threads"])
+        if self.rank == 0:
+            self.recorder.track(conf["tracker"], self.config)
         device = "cpu" if self.plan[self.rank]["device"] == "cpu" else "cuda"  # the agent shows it one GPU
         builder = Builder(self.config)
         adversary = builder.adversary()
@@ -105,15 +108,20 @@ class Process:
             group.create_task(workers.work(nodes))
 
     async def deploy(self, builder: Builder, job: Job, adversary: Adversary) -> None:
-        """This process's nodes, over the mesh."""
+        """This process's nodes, over the mesh, or over collectives that it watches."""
         algorithm = builder.algorithm(job, records=True)
         job.keeper.roles = frozenset({"serve"} if self.rank == 0 else {"work"} if algorithm.stateful else ())
-        blocks = self.blocks
+        blocks, device = self.blocks, job.theta.device
         channels = (*algorithm.channels, *CONSULT)
-        if algorithm.peers:
-            channels += reduce_channels(job.learner.size, len(blocks) - 1, job.row_dtype)
-        link = RemoteLink(self.rank, blocks, channels, adversary, self.notify, job.theta.device,
-                          self.config["job"]["tolerate"])
+        if self.conf["transport"] == "collective":
+            channels = announcements(channels)
+            link = CollectiveLink(self.rank, blocks, channels, adversary, self.notify, device,
+                                  processes=self.plan, peers=algorithm.peers)
+        else:
+            if algorithm.peers:
+                channels += reduce_channels(job.learner.size, len(blocks) - 1, job.row_dtype)
+            link = RemoteLink(self.rank, blocks, channels, adversary, self.notify, device,
+                              self.config["job"]["tolerate"])
         tls = self.folder / "tls" if self.conf["security"] == "tls" else None
         link.mesh = Mesh(self.rank, [p["name"] for p in self.plan], channels, blocks, link,
                          self.config["job"]["run_id"], tls, self.attempt)

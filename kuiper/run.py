@@ -79,7 +79,8 @@ def main() -> int:
         resume = sys.argv[3:] == ["resume"] and attempt == 0  # one that is started again later is a newcomer
         process = Process(config, run_dir, rank, listener, resume, attempt)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate(leave))
-        process.run()
+        with process.recorder:
+            process.run()
     except BaseExceptionGroup as group:
         leaves = [group]
         while isinstance(leaves[0], BaseExceptionGroup):

@@ -6,6 +6,7 @@ simultaneous: theta_i <- theta_i + u_i + mixing, u_i the increment of the local 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cached_property
 from typing import Any
 
@@ -38,13 +39,13 @@ class Gossip(PeerAlgorithm):
     def channels(self) -> tuple[Channel, ...]:
         return (self.parameters, self.report, self.snapshot)
 
+    @abstractmethod
     def exchange(self, step: int) -> Exchange:
         """Who hears whom at a step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mix(self, own: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
         """What the rows heard (m, d) add to a node's own row (d,)."""
-        raise NotImplementedError
 
     async def work(self, link: Link) -> None:
         job, phase = self.job, self.job.recorder.phase

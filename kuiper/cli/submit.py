@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from kuiper.cli.options import AsJson, Follow, Override, Quiet, Simulate, SpecFile, Verbose
+from kuiper.cli.options import (
+    AsJson,
+    Follow,
+    Override,
+    Quiet,
+    Simulate,
+    SpecFile,
+    Verbose,
+)
 
 if TYPE_CHECKING:
     from kuiper.cluster.states import JobStatus

@@ -254,7 +254,7 @@ def _await_heartbeats(job: Job) -> None:
         _check_none_ended(job, status)
         silent = [
             process.name for process in status.processes
-            if process.heartbeat_age is None and process.state is not State.SUCCEEDED
+            if process.heartbeat_age is None and not process.state.final
         ]  # fmt: skip
         if not silent:
             return
@@ -273,8 +273,11 @@ def _looks(job: Job, timeout: float) -> Iterator[JobStatus]:
 
 
 def _check_none_ended(job: Job, status: JobStatus, only: str | None = None) -> None:
-    for process in status.processes:
-        if only in (None, process.name) and process.state.final and process.state is not State.SUCCEEDED:
+    """A worker that somebody killed is the job's to survive or not; one that failed is a wrong start."""
+    for rank, process in enumerate(status.processes):
+        killed = rank > 0 and process.reason.startswith("signal ")
+        ended = process.state.final and process.state is not State.SUCCEEDED and not killed
+        if only in (None, process.name) and ended:
             why = process.reason or process.state.lower()
             message = f"{process.name} on {process.host} ended at its start: {why}"
             raise JobFailed(message, f"see {job.paths.process(process.name).log}")

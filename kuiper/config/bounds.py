@@ -34,6 +34,7 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         ({"clock"}, _clock),
         ({"ports"}, _ports),
         ({"num_workers"}, _processes),
+        ({"transport", "algorithm", "attack", "quorum", "deadline", "security"}, _collective),
         ({"algorithm"}, _retry),
     ):
         if needed <= good:
@@ -199,6 +200,32 @@ def _processes(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report)
     if not simulate and processes > conf["num_workers"]:
         report("num_workers", f"is {conf['num_workers']}, and worker_ips start {processes} processes: "
                "some would have no node", "start fewer processes, or more num_workers")
+
+
+def _collective(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    """torch.distributed waits for every row of every process, and knows nobody by a certificate."""
+    if conf["transport"] != "collective":
+        return
+    algorithm, attack = conf["algorithm"], conf["attack"]
+    mesh = "or write `transport: mesh`"
+    if algorithm.get("_family_") != "synchronous":
+        report("transport", "is collective, which carries synchronous algorithms only; "
+               f"{algorithm['_name_']} is {algorithm.get('_family_')}", "write `transport: mesh`")
+    if algorithm.get("_rule_"):
+        for key in ("quorum", "deadline"):
+            if conf[key] is not None:
+                report(key, f"is {conf[key]}, and transport collective waits for every row",
+                       f"leave it out, {mesh}")
+    if attack.get("_acts_on_") == "nothing_sent":
+        report("attack", f"is {attack['_name_']}, and transport collective waits for every row for ever",
+               f"choose an attack that sends rows, {mesh}")
+    for key in ("tolerate", "retry"):
+        if spec.on_failure.get(key):
+            report("transport", "is collective, whose group ends with the first process that is lost, and "
+                   f"on_failure says {key}: {spec.on_failure[key]}", f"leave {key} out, {mesh}")
+    if conf["security"] == "tls" and "security" in spec.job_conf:
+        report("security", "is tls, and transport collective moves rows unencrypted and unauthenticated "
+               "(only the mesh that watches over it has TLS)", f"leave it out, {mesh}")
 
 
 def _retry(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:

@@ -252,8 +252,10 @@ class _Composer:
         conf.update({"_name_": name} | kept)
 
     def settle(self, conf: dict[str, Any]) -> dict[str, Any]:
-        """Replace what was left open: f, quorum, engine, clock."""
+        """Replace what was left open: f, quorum, engine, clock; trackers as a list."""
         conf["f"] = declared(conf)
+        trackers = [conf["tracker"]] if isinstance(conf["tracker"], str) else conf["tracker"]
+        conf["tracker"] = [name for name in dict.fromkeys(trackers) if name != "none"]
         if conf["quorum"] == "n-f":
             conf["quorum"] = conf["num_workers"] - conf["f"]
         if conf["engine"] == "auto":

@@ -132,6 +132,8 @@ WORKER: dict[str, Key] = {
     "python": Key("text", "interpreter on that host", pattern=r"/[^\x00-\x1f]*", shape="an absolute path"),
 }
 
+TRACKERS = ("wandb", "tensorboard")
+
 VALUES: dict[str, Key] = {
     "seed": Key("int", "every draw is a function of it", low=0, high=2**63 - 1),
     "num_workers": Key("int", "workers, peers or clients", low=1, high=10_000_000, required=True),
@@ -154,12 +156,16 @@ VALUES: dict[str, Key] = {
     "engine": Key("text", "how gradients are computed; auto: the model's own choice",
                   choices=("auto", "sequential", "batched")),
     "clock": Key("text", "auto: virtual when simulated, wall otherwise", choices=("auto", "virtual", "wall")),
-    "transport": Key("text", "between processes", choices=("mesh",)),
+    "transport": Key("text", "mesh, or collective: torch.distributed, every row, between trusted hosts",
+                     choices=("mesh", "collective")),
     "row_dtype": Key("text", "gradients, updates and peers' parameters as they travel; models stay float32",
                      choices=("float32", "bfloat16", "float16")),
     "security": Key("text", "of the mesh; none only on an isolated network", choices=("tls", "none")),
     "threads": Key("int", "torch threads per process", low=1, high=1024),
     "join_timeout": Key("seconds", "how long the server waits for the processes to join", above=0),
+    "tracker": Key("list", "dashboards beside metrics.jsonl; wandb is online where WANDB_API_KEY is", items="text",
+                   words=("none", *TRACKERS), pattern="none|" + "|".join(TRACKERS),
+                   shape=" or ".join(("none", *TRACKERS))),
     "ports": Key("text", "the server binds one of them; empty: any free one", null=True,
                  pattern=r"\d{1,5}-\d{1,5}", shape="a range such as '29600-29650'"),
 }

@@ -7,7 +7,14 @@ from kuiper.optim.adagrad import Adagrad
 from kuiper.optim.adam import Adam, AdamW
 from kuiper.optim.base import Optimizer, State
 from kuiper.optim.rmsprop import RMSprop
-from kuiper.optim.schedules import constant, cosine, exponential, multistep, polynomial, step_decay
+from kuiper.optim.schedules import (
+    constant,
+    cosine,
+    exponential,
+    multistep,
+    polynomial,
+    step_decay,
+)
 from kuiper.optim.sgd import SGD
 
 __all__ = [

@@ -12,7 +12,8 @@ from typing import Any
 
 PACKAGES = (
     "kuiper", "torch", "torchvision", "numpy", "scikit-learn", "scipy", "hydra-core", "omegaconf",
-    "PyYAML", "cryptography", "typer", "rich", "matplotlib",
+    "PyYAML", "cryptography", "typer", "rich", "matplotlib", "wandb",
+    "tensorboard",
 )  # fmt: skip
 VARIABLES = (
     "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",

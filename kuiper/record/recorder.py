@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ from typing import Any, Self
 from kuiper.record.log import bunyan_logger
 from kuiper.record.metrics import MetricsLog
 from kuiper.record.perf import TrainingPerf, dump_perf
+from kuiper.record.trackers import Trackers
 
 PHASES = ("compute", "wait", "aggregate", "communicate", "evaluate")
 
@@ -37,6 +38,8 @@ class Recorder:
         self.metrics = MetricsLog(Path(folder) / "metrics.jsonl")
         self._perf = None if header is None else TrainingPerf(**header)
         self._perf_path = Path(folder) / "training_perf"
+        self._trackers = Trackers((), folder, {}, self.log)
+        self._ended = False
         self._began = time.perf_counter()
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._active: list[tuple[str, object]] = []
@@ -48,6 +51,10 @@ class Recorder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def track(self, names: Iterable[str], config: Mapping[str, Any]) -> None:
+        """From now on tell these trackers too: `wandb`, `tensorboard`. One that fails is a warning."""
+        self._trackers = Trackers(names, self.metrics.path.parent, config, self.log)
 
     def start(self, **values: Any) -> None:
         """The line that tells readers what to expect: steps, unit, algorithm, processes, ..."""
@@ -106,6 +113,7 @@ class Recorder:
         """
         self._charge()
         self.metrics.event("step", step=step, **values, **self._seconds)
+        self._trackers.step(step, values, self._seconds)
         for name, seconds in self._seconds.items():
             self._totals["phases"][name] += seconds
         self._seconds = dict.fromkeys(PHASES, 0.0)
@@ -129,6 +137,7 @@ class Recorder:
         scores = {"clock": clock, "top_1": top_1, "top_5": top_5, "loss": loss, **more}
         self.metrics.event("evaluation", step=step, **scores, digest=digest)
         self.log.info("evaluation", extra={"step": step, **scores})
+        self._trackers.evaluation(step, scores)
         if self._perf is not None:
             wall = time.perf_counter() - self._began
             self._perf.add(step, **scores, **self._totals, wall=wall)
@@ -138,7 +147,9 @@ class Recorder:
         """The job reached its end after `step`."""
         self.metrics.event("end", step=step)
         self.log.info("training ends", extra={"step": step})
+        self._ended = True
 
     def close(self) -> None:
-        """Close metrics.jsonl; closing twice is fine."""
+        """Close the trackers and metrics.jsonl; closing twice is fine."""
+        self._trackers.close(failed=not self._ended)
         self.metrics.close()

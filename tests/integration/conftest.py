@@ -16,6 +16,7 @@ from kuiper.cluster import agent
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """XDG_STATE_HOME in the test's folder, and a marker in everything that the test starts."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)  # `logs` here is not the user's
     test = uuid.uuid4().hex
     monkeypatch.setenv("KUIPER_TEST", test)
     yield

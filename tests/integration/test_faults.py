@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from kuiper.cluster import agent
-from tests.integration.jobs import events, manager, write_spec
+from tests.integration.jobs import ROOT, events, manager, write_spec
 
 LONG = {"dataset": "digits", "model": "softmax", "algorithm": "parameter_server", "aggregator": "median",
         "num_workers": 4, "f": 1, "steps": 100_000, "eval_interval": 1000, "batch_size": 8}
@@ -68,6 +70,21 @@ def test_up_to_f_are_survived_and_more_is_a_failure(tmp_path: Path) -> None:
     assert "2 of 4 senders are alive, 3 are needed" in seen["reason"] and seen["exit_code"] == 100
     wait_for(lambda: not agent.marked(KUIPER_RUN=job["run_id"]), 20)
     assert (Path(job["run_dir"]) / "ps" / "training_perf").exists()
+
+
+def test_a_worker_killed_while_it_starts_is_survived(tmp_path: Path) -> None:
+    conf = {**LONG, "steps": 20, "join_timeout": 15}
+    path = write_spec(tmp_path, "startup", conf, 4)
+    submit = subprocess.Popen([sys.executable, str(ROOT / "manager.py"), "submit", str(path), "--follow", "--json"],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "logs" / "startup"
+    wait_for(lambda: list(folder.glob("*/worker_3/proc.json")))
+    kill({"run_dir": next(folder.iterdir())}, "worker_3")
+    said, complaint = submit.communicate(timeout=90)
+    assert submit.returncode == 0, complaint
+    job = json.loads(said)
+    assert job["state"] == "SUCCEEDED" and events(job["run_dir"], "gone")[0]["rank"] == 3
+    assert {step["rows"] for step in events(job["run_dir"], "step")} == {3}
 
 
 def test_a_dead_server_ends_the_job(tmp_path: Path) -> None:

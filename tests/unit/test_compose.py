@@ -138,6 +138,16 @@ def test_ways_to_set_a_parameter(job, form):
         ({"algorithm": "elastic_gossip", "quorum": 3}, "quorum", "waits for no quorum"),
         ({"algorithm": {"fedavg": {"clients_per_round": 11}}, "steps": ..., "rounds": 2},
          "algorithm.clients_per_round", "at most 10"),
+        ({"tracker": "wandbb"}, "tracker", "wandb or tensorboard"),
+        ({"tracker": ["wandb", 3]}, "tracker", "item 1"),
+        ({"transport": "nccl"}, "transport", "one of mesh, collective"),
+        ({"transport": "collective", "quorum": 9}, "quorum", "waits for every row"),
+        ({"transport": "collective", "deadline": 3}, "deadline", "waits for every row"),
+        ({"transport": "collective", "attack": "crash", "num_byzantine": 1}, "attack", "every row for ever"),
+        ({"transport": "collective", "security": "tls"}, "security", "unencrypted"),
+        ({"transport": "collective", "algorithm": "elastic_gossip"}, "transport", "is gossip"),
+        ({"transport": "collective", "algorithm": "fedavg", "steps": ..., "rounds": 2},
+         "transport", "is federated"),
     ],
 )
 def test_one_problem_at_its_line(job, tmp_path, conf, key, says):
@@ -176,6 +186,18 @@ def test_the_rule_gets_enough_rows(job, conf, says):
     else:
         [problem] = complaints(job, conf={"aggregator": "multi_krum"} | conf)
         assert says in str(problem)
+
+
+def test_trackers_are_a_list(job):
+    for given, resolved in (("none", []), ("wandb", ["wandb"]), (["tensorboard", "none"], ["tensorboard"])):
+        assert job(tracker=given)["conf"]["tracker"] == resolved
+
+
+def test_a_group_cannot_lose_a_process(job):
+    [problem] = complaints(job, transport="collective", head="on_failure: {tolerate: 1}\n")
+    assert "tolerate: 1" in problem.message
+    job(transport="collective", head="on_failure: stop_all\n")
+    job(transport="collective", algorithm="all_reduce", attack="sign_flip", num_byzantine=2)
 
 
 def test_all_at_once(job):
