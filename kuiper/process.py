@@ -126,9 +126,9 @@ class Process:
         link.mesh = Mesh(self.rank, [p["name"] for p in self.plan], channels, blocks, link,
                          self.config["job"]["run_id"], tls, self.attempt)
         self.connect(link, algorithm)
-        if self.resume:
-            self.go_on(job, await self.agree(link, job, algorithm.stateful))
         try:
+            if self.resume:
+                self.go_on(job, await self.agree(link, job, algorithm.stateful))
             await (algorithm.serve(link) if self.rank == 0 else algorithm.work(link))
         finally:
             await link.close()
