@@ -15,9 +15,11 @@ import torch
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.attacks.adversary import Adversary
 from kuiper.config.build import Builder
+from kuiper.learner.pool import PooledLearner
 from kuiper.link.local import Switchboard
 from kuiper.link.mesh import Mesh
 from kuiper.link.remote import RemoteLink, reduce_channels
+from kuiper.pool import Pool
 from kuiper.record import Recorder, environment
 from kuiper.record.atomic import write_json
 
@@ -28,15 +30,18 @@ class Process:
     Args:
         config: the resolved configuration.
         listener: a bound socket for a job of several processes.
+        pool: processes that compute for this one.
     """
 
-    def __init__(self, config: Mapping[str, Any], run_dir: Path, rank: int, listener: socket.socket | None) -> None:
+    def __init__(self, config: Mapping[str, Any], run_dir: Path, rank: int, listener: socket.socket | None,
+                 pool: Pool | None = None) -> None:
         self.config = config
         self.conf = config["conf"]
         self.plan = config["processes"]
         self.run_dir = run_dir
         self.rank = rank
         self.listener = listener
+        self.pool = pool
         self.folder = run_dir / self.plan[rank]["name"]
         write_json((run_dir if rank == 0 else self.folder) / "environment.json", environment(Path(__file__).parent))
         self.recorder = Recorder(self.folder, self.plan[rank]["name"], self.header() if rank == 0 else None)
@@ -60,7 +65,11 @@ class Process:
         device = "cpu" if self.plan[self.rank]["device"] == "cpu" else "cuda"  # the agent shows it one GPU
         builder = Builder(self.config)
         adversary = builder.adversary()
-        job = builder.job(adversary, builder.learner(adversary, device), self.recorder)
+        learner = builder.learner(adversary, device)
+        if self.pool:
+            pool = self.pool
+            learner = PooledLearner(learner, builder.make("optimizer"), pool.memories, pool.deal, pool.sockets)
+        job = builder.job(adversary, learner, self.recorder)
         self.recorder.start(
             steps=job.steps, unit="round" if conf["rounds"] else "step", algorithm=conf["algorithm"]["_name_"],
             model=conf["model"]["_name_"], dataset=conf["dataset"]["_name_"], parameters=job.learner.size,

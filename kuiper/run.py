@@ -1,7 +1,7 @@
 """The entry of one process: `python -m kuiper.run <run_dir> <rank>`.
 
 Rank 0 binds its port and says where before anything slow is imported, so that the other
-processes start while it still loads.
+processes start while it still loads; so do those of its own pool.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from kuiper.errors import ConflictError, KuiperError
+from kuiper.pool import Pool
 from kuiper.record.atomic import write_json
 
 LOCAL = "127.0.0.1"
@@ -68,9 +69,11 @@ def main() -> int:
             host, port = listener.getsockname()
             host = config["processes"][0]["host"] if host != LOCAL else host
             write_json(folder / "endpoint.json", {"host": host, "port": port})
+        count = config["conf"]["pool"]
+        pool = Pool(run_dir, rank, count) if count else None
         from kuiper.process import Process
 
-        Process(config, run_dir, rank, listener).run()
+        Process(config, run_dir, rank, listener, pool).run()
     except BaseExceptionGroup as group:
         leaves = [group]
         while isinstance(leaves[0], BaseExceptionGroup):

@@ -149,6 +149,8 @@ VALUES: dict[str, Key] = {
     "transport": Key("text", "between processes", choices=("mesh",)),
     "security": Key("text", "of the mesh; none only on an isolated network", choices=("tls", "none")),
     "threads": Key("int", "torch threads per process", low=1, high=1024),
+    "pool": Key("int", "processes that share a simulation's computing, one per core; empty: none",
+                low=1, high=1024, null=True),
     "join_timeout": Key("seconds", "how long the server waits for the processes to join", above=0),
     "ports": Key("text", "the server binds one of them; empty: any free one", null=True,
                  pattern=r"\d{1,5}-\d{1,5}", shape="a range such as '29600-29650'"),

@@ -38,9 +38,9 @@ class Adam:
         }
 
     def step(
-        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0
+        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0, out: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """One step of theta (d,) or (k, d); the inputs are not changed."""
+        """One step of theta (d,) or (k, d); the inputs are not changed, unless `out` is theta."""
         if self.weight_decay:
             gradient = gradient + theta * self.weight_decay
         # Multiplied and added apart: see kuiper.optim.sgd on fused operations.
@@ -49,7 +49,8 @@ class Adam:
         steps = state["step"] + 1
         size, root = self._corrections(steps, theta, lr_scale)
         denominator = second.sqrt().div_(root).add_(self.eps)
-        return theta - (first / denominator).mul_(size), {"first": first, "second": second, "step": steps}
+        moved = (first / denominator).mul_(size)
+        return torch.sub(theta, moved, out=out), {"first": first, "second": second, "step": steps}
 
     def _corrections(self, steps: Tensor, theta: Tensor, lr_scale: float) -> tuple[Tensor, Tensor]:
         """Step size and divisor of the root per node, (..., 1) in theta's dtype.
