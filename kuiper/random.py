@@ -38,15 +38,15 @@ def keys(seed: int, purpose: str, *counters: int | np.ndarray) -> np.ndarray:
         counters: integers or integer arrays that broadcast against each other.
     """
     state = _mix_one((seed + _GOLDEN) & _WORD)
-    counters = (zlib.crc32(purpose.encode()), *counters)
-    alone = next((at for at, counter in enumerate(counters) if np.ndim(counter)), len(counters))
-    for counter in counters[:alone]:
-        state = _mix_one((state + _GOLDEN + int(counter) * _MIX_2) & _WORD)
+    left = [zlib.crc32(purpose.encode()), *counters]
+    while left and not isinstance(left[0], np.ndarray):
+        state = _mix_one((state + _GOLDEN + int(left.pop(0)) * _MIX_2) & _WORD)
     states = np.asarray(state, np.uint64)
-    with np.errstate(over="ignore"):
-        for counter in counters[alone:]:
-            value = np.asarray(counter).astype(np.int64).astype(np.uint64)
-            states = _mix(states + _GOLDEN + value * _MIX_2)
+    if left:
+        with np.errstate(over="ignore"):
+            for counter in left:
+                value = np.asarray(counter).astype(np.int64).astype(np.uint64)
+                states = _mix(states + _GOLDEN + value * _MIX_2)
     return states
 
 
