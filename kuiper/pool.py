@@ -25,17 +25,19 @@ class Pool:
 
     Attributes:
         memories, deal, sockets: what `kuiper.learner.pool.PooledLearner` takes.
+        processes: in the order of `sockets`.
     """
 
     def __init__(self, run_dir: Path, rank: int, count: int) -> None:
         self.memories = [os.memfd_create(f"kuiper-{number}") for number in range(MEMORIES)]
         taken, self.deal = os.pipe()
         self.sockets: list[socket.socket] = []
+        self.processes: list[subprocess.Popen] = []
         for _ in range(count):
             here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             inherited = [*self.memories, taken, there.fileno()]
             words = [sys.executable, "-m", "kuiper.pool", str(run_dir), str(rank), *map(str, inherited)]
-            subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=inherited)
+            self.processes.append(subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=inherited))
             there.close()
             self.sockets.append(here)
         os.close(taken)
@@ -47,8 +49,6 @@ def main() -> None:
     link = socket.socket(fileno=parent)
     try:
         work(yaml.safe_load((Path(run_dir) / "config.yaml").read_text()), int(rank), memories, deal, link)
-    except BrokenPipeError:  # the parent is gone
-        pass
     except Exception as error:
         remedy = getattr(error, "remedy", "") or "see the traceback in the log"
         said = {"message": f"{type(error).__name__}: {getattr(error, 'message', error)}"[:10_000], "remedy": remedy}

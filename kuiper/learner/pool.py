@@ -13,6 +13,7 @@ import selectors
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -146,7 +147,8 @@ def serve(learner: Learner, optimizer: Optimizer, memories: Sequence[int], deal:
         if out is None:
             rows.copy_(computed)
         call.losses.numpy()[places] = losses
-        parent.send(_DONE.pack(len(nodes)))
+        with suppress(BrokenPipeError):  # the parent is gone: then the pipe of chunks ends too
+            parent.send(_DONE.pack(len(nodes)))
 
 
 def _share(data: Dataset, memory: Shared) -> tuple[Dataset, dict[str, object]]:
