@@ -15,10 +15,12 @@ import torch
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.attacks.adversary import Adversary
 from kuiper.config.build import Builder
+from kuiper.learner.pool import PooledLearner
 from kuiper.link.collective import CollectiveLink, announcements
 from kuiper.link.local import Switchboard
 from kuiper.link.mesh import Mesh
 from kuiper.link.remote import CONSULT, RemoteLink, reduce_channels
+from kuiper.pool import Pool
 from kuiper.record import Recorder, environment
 from kuiper.record.atomic import write_json
 from kuiper.record.keeper import KEPT, Keeper
@@ -32,10 +34,12 @@ class Process:
         listener: a bound socket for a job of several processes.
         resume: go on from the newest checkpoint that all processes have.
         attempt: how often the agent has restarted this process.
+        pool: processes that compute for this one.
     """
 
     def __init__(self, config: Mapping[str, Any], run_dir: Path, rank: int,
-                 listener: socket.socket | None = None, resume: bool = False, attempt: int = 0) -> None:
+                 listener: socket.socket | None = None, resume: bool = False, attempt: int = 0,
+                 pool: Pool | None = None) -> None:
         self.config = config
         self.conf = config["conf"]
         self.plan = config["processes"]
@@ -46,6 +50,7 @@ class Process:
         self.blocks[0] = np.array([self.conf["num_workers"]])  # the hub's
         self.resume = resume
         self.attempt = attempt
+        self.pool = pool
         self.folder = run_dir / self.plan[rank]["name"]
         write_json((run_dir if rank == 0 else self.folder) / "environment.json", environment(Path(__file__).parent))
         self.recorder = Recorder(self.folder, self.plan[rank]["name"], self.header() if rank == 0 else None)
@@ -73,7 +78,11 @@ class Process:
         device = "cpu" if self.plan[self.rank]["device"] == "cpu" else "cuda"  # the agent shows it one GPU
         builder = Builder(self.config)
         adversary = builder.adversary()
-        job = builder.job(adversary, builder.learner(adversary, device), self.recorder, self.keeper)
+        learner = builder.learner(adversary, device)
+        if self.pool:
+            pool = self.pool
+            learner = PooledLearner(learner, builder.make("optimizer"), pool.memories, pool.deal, pool.sockets)
+        job = builder.job(adversary, learner, self.recorder, self.keeper)
         if not self.resume:
             self.start(job)
         job.learner.gradients(job.theta, job.nodes[:1], batch=1)  # the first call is slow: not on the job's clock

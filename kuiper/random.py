@@ -12,15 +12,21 @@ import zlib
 import numpy as np
 import torch
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_WORD = 2**64 - 1
 
 
 def _mix(state: np.ndarray) -> np.ndarray:
-    state = (state ^ (state >> np.uint64(30))) * _MIX_1
-    state = (state ^ (state >> np.uint64(27))) * _MIX_2
-    return state ^ (state >> np.uint64(31))
+    state = (state ^ (state >> 30)) * _MIX_1
+    state = (state ^ (state >> 27)) * _MIX_2
+    return state ^ (state >> 31)
+
+
+def _mix_one(state: int) -> int:
+    """The same for one number: as an array it would take ten times as long."""
+    state = (state ^ (state >> 30)) * _MIX_1 & _WORD
+    state = (state ^ (state >> 27)) * _MIX_2 & _WORD
+    return state ^ (state >> 31)
 
 
 def keys(seed: int, purpose: str, *counters: int | np.ndarray) -> np.ndarray:
@@ -31,12 +37,17 @@ def keys(seed: int, purpose: str, *counters: int | np.ndarray) -> np.ndarray:
         purpose: what the draw is for; two purposes never share a stream.
         counters: integers or integer arrays that broadcast against each other.
     """
-    with np.errstate(over="ignore"):
-        state = _mix(np.asarray([seed & 0xFFFFFFFFFFFFFFFF], np.uint64) + _GOLDEN)
-        for counter in (zlib.crc32(purpose.encode()), *counters):
-            value = np.asarray(counter).astype(np.int64).astype(np.uint64)
-            state = _mix(state + _GOLDEN + value * _MIX_2)
-        return state if any(np.ndim(c) for c in counters) else state.reshape(())
+    state = _mix_one((seed + _GOLDEN) & _WORD)
+    left = [zlib.crc32(purpose.encode()), *counters]
+    while left and not isinstance(left[0], np.ndarray):
+        state = _mix_one((state + _GOLDEN + int(left.pop(0)) * _MIX_2) & _WORD)
+    states = np.asarray(state, np.uint64)
+    if left:
+        with np.errstate(over="ignore"):
+            for counter in left:
+                value = np.asarray(counter).astype(np.int64).astype(np.uint64)
+                states = _mix(states + _GOLDEN + value * _MIX_2)
+    return states
 
 
 def uniforms(seed: int, purpose: str, *counters: int | np.ndarray) -> np.ndarray:

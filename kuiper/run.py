@@ -1,7 +1,7 @@
 """The entry of one process: `python -m kuiper.run <run_dir> <rank> [resume]`.
 
 Rank 0 binds its port and says where before anything slow is imported, so that the other
-processes start while it still loads.
+processes start while it still loads; so do those of its own pool.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from kuiper.errors import ConflictError, KuiperError
+from kuiper.pool import Pool
 from kuiper.record.atomic import write_json
 
 LOCAL = "127.0.0.1"
@@ -73,11 +74,13 @@ def main() -> int:
             host, port = listener.getsockname()
             host = config["processes"][0]["host"] if host != LOCAL else host
             write_json(folder / "endpoint.json", {"host": host, "port": port})
+        count = config["conf"]["pool"]
+        pool = Pool(run_dir, rank, count) if count else None
         from kuiper.process import Process
 
         attempt = int(os.environ.get("KUIPER_ATTEMPT", "0"))
         resume = sys.argv[3:] == ["resume"] and attempt == 0  # one that is started again later is a newcomer
-        process = Process(config, run_dir, rank, listener, resume, attempt)
+        process = Process(config, run_dir, rank, listener, resume, attempt, pool)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate(leave))
         with process.recorder:
             process.run()

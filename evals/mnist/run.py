@@ -42,7 +42,7 @@ STUDIES: dict[str, tuple[str, list[str]]] = {
 def run(config: str, overrides: list[str]) -> tuple[float, float]:
     """Final test accuracy in percent, and megabytes of gradients, updates or parameters sent, of one run."""
     words = [sys.executable, "manager.py", "submit", f"configs/{config}.yml", "--simulate", "--follow", "--json", "-q"]
-    for override in overrides:
+    for override in ["job_name=eval-mnist", *overrides]:
         words += ["-o", override]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -63,13 +63,14 @@ def main() -> None:
     rows = []
     for name in arguments.only:
         config, overrides = STUDIES[name]
-        runs = [run(config, [*overrides, f"seed={seed}", "job_name=eval-mnist"]) for seed in arguments.seeds]
+        runs = [run(config, [*overrides, f"seed={seed}"]) for seed in arguments.seeds]
         found = [accuracy for accuracy, _ in runs]
         spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
         rows.append(f"| {name} | {statistics.mean(found):.2f}{spread} | {runs[0][1]:,.0f} |")
         print(rows[-1], flush=True)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    table = ["| run | test accuracy, % | rows, MB |", "|---|---|---|", *rows, "", f"Seeds {arguments.seeds}; {machine}."]
+    head = ["| run | test accuracy, % | rows, MB |", "|---|---|---|"]
+    table = [*head, *rows, "", f"Seeds {arguments.seeds}; {machine}."]
     (HERE / "results.md").write_text("\n".join(table) + "\n")
 
 

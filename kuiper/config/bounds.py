@@ -32,6 +32,7 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         ({"algorithm", "num_workers"}, _clients),
         ({*COUNTS, "quorum", "deadline", "algorithm", "aggregator", "attack"}, _needs),
         ({"clock"}, _clock),
+        ({"pool"}, _pool),
         ({"ports"}, _ports),
         ({"num_workers"}, _processes),
         ({"transport", "algorithm", "attack", "quorum", "deadline", "security"}, _collective),
@@ -185,6 +186,12 @@ def _clock(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> 
     if conf["clock"] == "virtual" and not simulate:
         report("clock", "is virtual, and processes over the mesh run on the wall clock in this version",
                "write `clock: auto`, or run it with --simulate")
+
+
+def _pool(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    if conf["pool"] is not None and not simulate:
+        report("pool", f"is {conf['pool']}, and only a simulation has one: processes are what worker_ips says",
+               "leave it out, or run it with --simulate")
 
 
 def _ports(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:

@@ -57,8 +57,9 @@ class Builder:
             return WallClock()
         return VirtualClock(self.make("devices", self.n, self.seed))
 
-    def learner(self, adversary: Adversary, device: str) -> Learner:
-        data: Dataset = self.make("dataset", self.seed).to(device)
+    def learner(self, adversary: Adversary, device: str, data: Dataset | None = None) -> Learner:
+        """The learner on `device`, of the job's dataset unless its samples are given."""
+        data = (data or self.make("dataset", self.seed)).to(device)
         labels = data.train_y.cpu().numpy()
         shards = self.make("partition", labels, self.n, random.numpy_generator(self.seed, "partition"))
         empty = [node for node, shard in enumerate(shards) if not len(shard)]

@@ -162,6 +162,8 @@ VALUES: dict[str, Key] = {
                      choices=("float32", "bfloat16", "float16")),
     "security": Key("text", "of the mesh; none only on an isolated network", choices=("tls", "none")),
     "threads": Key("int", "torch threads per process", low=1, high=1024),
+    "pool": Key("int", "processes that share a simulation's computing, one per core; empty: none",
+                low=1, high=1024, null=True),
     "join_timeout": Key("seconds", "how long the server waits for the processes to join", above=0),
     "tracker": Key("list", "dashboards beside metrics.jsonl; wandb is online where WANDB_API_KEY is", items="text",
                    words=("none", *TRACKERS), pattern="none|" + "|".join(TRACKERS),

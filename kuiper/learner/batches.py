@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -9,6 +11,8 @@ from kuiper import random
 from kuiper.attacks.adversary import Adversary
 from kuiper.data import Dataset
 from kuiper.data.augment import augment
+
+_AT_ONCE = 1 << 20  # values of inputs that are picked out of the training set at once
 
 
 class Batches:
@@ -33,17 +37,25 @@ class Batches:
 
     def get(self, node: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs (B, ...) and labels (B,) of a node's batch, numbered from 1."""
-        index = torch.from_numpy(self.indices(node, number)).to(self.data.train_y.device)
-        x, y = self.data.train_x[index], self.data.train_y[index]
-        if self.data.augment:
-            x = augment(x, self.data.augment, self.seed, node, number)
-        return x, self.adversary.labels(node, y, self.data.classes)
+        return next(self.several(node, range(number, number + 1)))
 
-    def indices(self, node: int, number: int) -> np.ndarray:
-        """(B,) int64 indices into the training set."""
+    def several(self, node: int, numbers: range) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of consecutive numbers; samples are picked out for many at once, which is cheaper."""
+        at_once = max(1, _AT_ONCE // (self.batch_size * self.data.train_x[0].numel()))
+        for start in range(0, len(numbers), at_once):
+            part = numbers[start : start + at_once]
+            index = torch.from_numpy(self.indices(node, part[0], len(part))).to(self.data.train_y.device)
+            x, y = self.data.train_x.index_select(0, index), self.data.train_y.index_select(0, index)
+            for number, inputs, labels in zip(part, x.split(self.batch_size), y.split(self.batch_size), strict=True):
+                if self.data.augment:
+                    inputs = augment(inputs, self.data.augment, self.seed, node, number)
+                yield inputs, self.adversary.labels(node, labels, self.data.classes)
+
+    def indices(self, node: int, number: int, count: int = 1) -> np.ndarray:
+        """(count B,) int64 indices into the training set, of `count` batches from `number` on."""
         shard = self.shards[node]
         position = (number - 1) * self.batch_size
-        parts, missing = [], self.batch_size
+        parts, missing = [], count * self.batch_size
         while missing:
             epoch, offset = divmod(position, len(shard))
             part = self._order(node, epoch)[offset : offset + missing]

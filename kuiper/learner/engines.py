@@ -1,9 +1,12 @@
-"""Two ways to compute the gradients of a block of nodes, behind one call.
+"""Two ways to compute the gradients of a block of nodes, or to train on them, behind the same calls.
 
-Both return (gradients (k, d), losses (k,) float64 on the CPU) for models thetas, (d,) or (k, d).
+`gradients` writes rows (k, d) for models thetas, (d,) or (k, d); `updates` writes what local training from
+one theta (d,) changes. Both return losses (k,), float64 on the CPU.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from kuiper import random
 from kuiper.errors import SpecError
 from kuiper.learner.batches import Batches
 from kuiper.learner.flat import FlatModel, to_flat
+from kuiper.optim import Optimizer
 
 _RANDOM_LAYERS = (nn.modules.dropout._DropoutNd,)
 _BATCH_LAYERS = (nn.modules.batchnorm._BatchNorm,)
@@ -33,23 +37,47 @@ class Sequential:
         self.model = model
         self.batches = batches
 
-    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray,
-                  number: int) -> tuple[torch.Tensor, np.ndarray]:
-        model = self.model
-        rows = torch.empty(len(nodes), model.size, device=model.theta.device)
-        losses = np.empty(len(nodes))
+    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int, rows: torch.Tensor) -> np.ndarray:
+        model, losses = self.model, []
         model.module.train()
-        for place, node in enumerate(nodes):
+        for place, node in enumerate(nodes.tolist()):
             if thetas.dim() == 2 or place == 0:
                 model.theta.copy_(thetas if thetas.dim() == 1 else thetas[place])
-            random.seed_torch(self.batches.seed, "dropout", int(node), number)
-            x, y = self.batches.get(int(node), number)
-            model.gradient.zero_()
-            loss = model.loss(model.module(x), y)
-            loss.backward()
+            losses += self._backward(node, range(number, number + 1))
             rows[place] = model.gradient
-            losses[place] = loss.item()
-        return rows, losses
+        return _numbers(losses)
+
+    def updates(self, theta: torch.Tensor, nodes: np.ndarray, numbers: range, optimizer: Optimizer,
+                lr_scale: float, rows: torch.Tensor) -> np.ndarray:
+        model, losses = self.model, []
+        model.module.train()
+        for place, node in enumerate(nodes.tolist()):
+            model.theta.copy_(theta)
+            state = optimizer.init(model.theta)
+            for loss in self._backward(node, numbers):
+                _, state = optimizer.step(model.theta, model.gradient, state, lr_scale, out=model.theta)
+                losses.append(loss)
+            torch.sub(model.theta, theta, out=rows[place])
+        return _numbers(losses).reshape(len(nodes), -1).mean(1)
+
+    def _backward(self, node: int, numbers: range) -> Iterator[torch.Tensor]:
+        """The loss of each batch at the model's theta of that moment; its gradient is in the model.
+
+        What draws is keyed by the first batch and draws on from there: to key each takes 5% of a small step.
+        """
+        model, module, loss_of = self.model, self.model.module, self.model.loss
+        random.seed_torch(self.batches.seed, "dropout", node, numbers[0])
+        for x, y in self.batches.several(node, numbers):
+            model.gradient.zero_()
+            loss = loss_of(module(x), y)
+            loss.backward()
+            yield loss
+
+
+def _numbers(losses: list[torch.Tensor]) -> np.ndarray:
+    """All at the end: one by one, a GPU would be waited for at every step."""
+    with torch.no_grad():
+        return torch.stack(losses).double().cpu().numpy()
 
 
 class Batched:
@@ -74,14 +102,12 @@ class Batched:
 
         self._losses = vmap(loss)
 
-    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray,
-                  number: int) -> tuple[torch.Tensor, np.ndarray]:
-        rows = torch.empty(len(nodes), self.model.size, device=self.model.theta.device)
+    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int, rows: torch.Tensor) -> np.ndarray:
         losses = np.empty(len(nodes))
         thetas = thetas.expand(len(nodes), -1)
         for start in range(0, len(nodes), self.chunk):
             block = slice(start, start + self.chunk)
-            batches = [self.batches.get(int(node), number) for node in nodes[block]]
+            batches = [self.batches.get(node, number) for node in nodes[block].tolist()]
             x, y = (torch.stack(parts) for parts in zip(*batches, strict=True))
             parameters = {name: part.detach().requires_grad_()
                           for name, part in self.model.unflatten(thetas[block]).items()}
@@ -91,7 +117,20 @@ class Batched:
             gradients = torch.autograd.grad(values.sum(), list(parameters.values()))
             torch.cat([to_flat(g) for g in gradients], dim=1, out=rows[block])
             losses[block] = values.detach().cpu()
-        return rows, losses
+        return losses
+
+    def updates(self, theta: torch.Tensor, nodes: np.ndarray, numbers: range, optimizer: Optimizer,
+                lr_scale: float, rows: torch.Tensor) -> np.ndarray:
+        losses = np.zeros(len(nodes))
+        for start in range(0, len(nodes), self.chunk):
+            block = slice(start, start + self.chunk)
+            here = theta.repeat(len(nodes[block]), 1)
+            state = optimizer.init(here)
+            for number in numbers:
+                losses[block] += self.gradients(here, nodes[block], number, rows[block]) / len(numbers)
+                here, state = optimizer.step(here, rows[block], state, lr_scale, out=here)
+            torch.sub(here, theta, out=rows[block])
+        return losses
 
 
 ENGINES = {"sequential": Sequential, "batched": Batched}

@@ -12,11 +12,10 @@ from kuiper.errors import SpecError
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy of logits (B, classes) at labels (B,).
-
-    Written with gather: under vmap, torch's own takes 2.5 s to import a decomposition.
-    """
-    return -functional.log_softmax(logits, 1).gather(1, labels[:, None]).mean()
+    """Mean cross entropy of logits (B, classes) at labels (B,)."""
+    if torch._C._functorch.is_batchedtensor(logits):  # torch's own takes 2.5 s to import a decomposition
+        return -functional.log_softmax(logits, 1).gather(1, labels[:, None]).mean()
+    return functional.cross_entropy(logits, labels)
 
 
 def nll(log_probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ class Learner:
         self.model = model
         self.data = data
         self.batches = batches
+        self.engine = engine
         self._engine = ENGINES[engine](model, batches)
 
     @property
@@ -46,40 +47,34 @@ class Learner:
         return np.array([len(self.batches.shards[node]) for node in nodes], dtype=np.float64)
 
     def gradients(self, thetas: torch.Tensor, nodes: np.ndarray,
-                  batch: int) -> tuple[torch.Tensor, np.ndarray]:
+                  batch: int, out: torch.Tensor | None = None) -> tuple[torch.Tensor, np.ndarray]:
         """One gradient per node.
 
         Args:
             thetas: (d,) for all nodes, or (k, d), one model each.
             batch: number of the batch, from 1.
+            out: (k, d) to write to; None for a matrix of their own.
         Returns:
             gradients (k, d) and losses (k,).
         """
-        return self._engine.gradients(thetas, nodes, batch)
+        rows = torch.empty(len(nodes), self.size, device=thetas.device) if out is None else out
+        return rows, self._engine.gradients(thetas, nodes, batch, rows)
 
-    def updates(self, theta: torch.Tensor, nodes: np.ndarray, batch: int, local_steps: int,
-                optimizer: Optimizer, lr_scale: float) -> tuple[torch.Tensor, np.ndarray]:
+    def updates(self, theta: torch.Tensor, nodes: np.ndarray, batch: int, local_steps: int, optimizer: Optimizer,
+                lr_scale: float, out: torch.Tensor | None = None) -> tuple[torch.Tensor, np.ndarray]:
         """What local training from theta (d,) changes: `local_steps` steps on each node.
 
         The optimiser starts afresh on every node.
 
         Args:
             batch: number of the first batch.
+            out: (k, d) to write to; None for a matrix of their own.
         Returns:
             updates (k, d) and mean losses (k,).
         """
-        rows = torch.empty(len(nodes), self.size, device=theta.device)
-        losses = np.zeros(len(nodes))
-        for start in range(0, len(nodes), self.together):
-            block = slice(start, start + self.together)
-            here = theta.repeat(len(nodes[block]), 1)
-            state = optimizer.init(here)
-            for step in range(local_steps):
-                gradients, step_losses = self.gradients(here, nodes[block], batch + step)
-                here, state = optimizer.step(here, gradients, state, lr_scale)
-                losses[block] += step_losses / local_steps
-            torch.sub(here, theta, out=rows[block])
-        return rows, losses
+        rows = torch.empty(len(nodes), self.size, device=theta.device) if out is None else out
+        numbers = range(batch, batch + local_steps)
+        return rows, self._engine.updates(theta, nodes, numbers, optimizer, lr_scale, rows)
 
     def evaluate(self, theta: torch.Tensor) -> dict[str, float]:
         """top_1, top_5 (percent) and loss of theta (d,) on the test set."""

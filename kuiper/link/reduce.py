@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-_BLOCK = 16_384  # columns whose float64 accumulator stays in the cache
+_BLOCK = 32_768  # columns whose float64 accumulator stays in the cache
 
 
 def ordered_sum(rows_md: torch.Tensor, weights: list[float] | None = None) -> torch.Tensor:
@@ -14,10 +14,12 @@ def ordered_sum(rows_md: torch.Tensor, weights: list[float] | None = None) -> to
     gives the same bits as the whole.
     """
     total = torch.zeros(rows_md.shape[1], dtype=torch.float64, device=rows_md.device)
+    wide = torch.empty_like(total[:_BLOCK])
     for start in range(0, rows_md.shape[1], _BLOCK):
         part = total[start : start + _BLOCK]
+        term = wide[: len(part)]
         for index, row in enumerate(rows_md[:, start : start + _BLOCK]):
-            part.add_(row.double(), alpha=1.0 if weights is None else weights[index])
+            part.add_(term.copy_(row), alpha=1.0 if weights is None else weights[index])
     return total
 
 

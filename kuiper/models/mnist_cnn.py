@@ -22,8 +22,8 @@ def mnist_cnn(shape: tuple[int, ...], classes: int) -> nn.Module:
     channels, height, width = image_shape("mnist_cnn", shape, smallest=16)
     height, width = (((side - 4) // 2 - 4) // 2 for side in (height, width))
     return nn.Sequential(
-        nn.Conv2d(channels, 20, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(channels, 20, 5), nn.MaxPool2d(2), nn.ReLU(),  # the same as ReLU first, on a quarter of the values
+        nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.ReLU(),
         nn.Flatten(), nn.Linear(50 * height * width, 500), nn.ReLU(),
         nn.Linear(500, classes),
     )  # fmt: skip

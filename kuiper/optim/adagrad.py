@@ -31,10 +31,11 @@ class Adagrad:
         return {"sum": torch.full_like(theta, self.initial)}
 
     def step(
-        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0
+        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0, out: Tensor | None = None
     ) -> tuple[Tensor, State]:
         """One step of theta (d,) or (k, d); the inputs are not changed."""
         if self.weight_decay:
             gradient = gradient + theta * self.weight_decay
         total = state["sum"] + gradient * gradient
-        return theta - (gradient / total.sqrt().add_(self.eps)).mul_(self.lr * lr_scale), {"sum": total}
+        move = (gradient / total.sqrt().add_(self.eps)).mul_(self.lr * lr_scale)
+        return torch.sub(theta, move, out=out), {"sum": total}

@@ -38,21 +38,24 @@ class Adam:
         }
 
     def step(
-        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0
+        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0, out: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """One step of theta (d,) or (k, d); the inputs are not changed."""
+        """One step of theta (d,) or (k, d); the inputs are not changed, unless `out` is theta."""
         if self.weight_decay:
             gradient = gradient + theta * self.weight_decay
-        return self._move(theta, gradient, state, lr_scale)
+        return self._move(theta, gradient, state, lr_scale, out)
 
-    def _move(self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float) -> tuple[Tensor, State]:
+    def _move(
+        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float, out: Tensor | None
+    ) -> tuple[Tensor, State]:
         # Multiplied and added apart: see kuiper.optim.sgd on fused operations.
         first = (state["first"] * self.beta1).add_(gradient * (1 - self.beta1))
         second = (state["second"] * self.beta2).add_((gradient * gradient).mul_(1 - self.beta2))
         steps = state["step"] + 1
         size, root = self._corrections(steps, theta, lr_scale)
         denominator = second.sqrt().div_(root).add_(self.eps)
-        return theta - (first / denominator).mul_(size), {"first": first, "second": second, "step": steps}
+        moved = (first / denominator).mul_(size)
+        return torch.sub(theta, moved, out=out), {"first": first, "second": second, "step": steps}
 
     def _corrections(self, steps: Tensor, theta: Tensor, lr_scale: float) -> tuple[Tensor, Tensor]:
         """Step size and divisor of the root per node, (..., 1) in theta's dtype.
@@ -81,7 +84,7 @@ class AdamW(Adam):
     weight_decay: float = 0.01
 
     def step(
-        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0
+        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0, out: Tensor | None = None
     ) -> tuple[Tensor, State]:
         """One step of theta (d,) or (k, d); the inputs are not changed."""
-        return self._move(theta * (1 - self.lr * lr_scale * self.weight_decay), gradient, state, lr_scale)
+        return self._move(theta * (1 - self.lr * lr_scale * self.weight_decay), gradient, state, lr_scale, out)

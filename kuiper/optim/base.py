@@ -10,7 +10,7 @@ State = dict[str, Tensor]
 
 
 class Optimizer(Protocol):
-    """A functional optimiser: nothing is changed in place, nothing is kept between calls.
+    """A functional optimiser: nothing is changed in place but `out`, nothing is kept between calls.
 
     Every state tensor has theta's leading dimension, one entry per node of a block, so a cohort's
     state is `tensor[nodes]`.
@@ -23,7 +23,11 @@ class Optimizer(Protocol):
         ...
 
     def step(
-        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0
+        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0, out: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """New theta and state; the learning rate is lr * lr_scale."""
+        """New theta and state; the learning rate is lr * lr_scale.
+
+        Args:
+            out: where to write the new theta; theta itself is allowed.
+        """
         ...

@@ -39,7 +39,7 @@ class RMSprop:
         return {name: torch.zeros_like(theta) for name, wanted in used.items() if wanted}
 
     def step(
-        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0
+        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0, out: Tensor | None = None
     ) -> tuple[Tensor, State]:
         """One step of theta (d,) or (k, d); the inputs are not changed."""
         if self.weight_decay:
@@ -56,4 +56,4 @@ class RMSprop:
         if self.momentum:
             move = (state["momentum"] * self.momentum).add_(move)
             new_state["momentum"] = move
-        return theta - move * (self.lr * lr_scale), new_state
+        return torch.sub(theta, move * (self.lr * lr_scale), out=out), new_state

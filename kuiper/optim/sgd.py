@@ -1,8 +1,8 @@
 """Stochastic gradient descent with momentum, as torch.optim.SGD computes it.
 
-Products and sums are separate operations on purpose: nothing promises that a fused multiply-add rounds
-alike in the vectorised part and the tail of a tensor, and a node's bits must not depend on its place in
-a block.
+A node's bits must not depend on its place in a block. The last operation, the only one of plain SGD, is a
+multiply-add in one pass, which rounds alike in the vectorised part and the tail of a tensor in torch's
+builds (a test compares every length of tail); the others are products and sums apart.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class SGD:
         return state
 
     def step(
-        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0
+        self, theta: Tensor, gradient: Tensor, state: State, lr_scale: float = 1.0, out: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """One step of theta (d,) or (k, d); the inputs are not changed."""
+        """One step of theta (d,) or (k, d); the inputs are not changed, unless `out` is theta."""
         if self.weight_decay:
             gradient = gradient + theta * self.weight_decay
         new_state: State = {}
@@ -72,4 +72,4 @@ class SGD:
             buffer = (state["momentum"] * self.momentum).add_(fresh)
             new_state["momentum"] = buffer
             gradient = gradient + buffer * self.momentum if self.nesterov else buffer
-        return theta - gradient * (self.lr * lr_scale), new_state
+        return torch.sub(theta, gradient, alpha=self.lr * lr_scale, out=out), new_state

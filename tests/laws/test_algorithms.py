@@ -60,6 +60,10 @@ class Watched(Learner):
         self.trained.append(nodes.tolist())
         return super().gradients(thetas, nodes, batch)
 
+    def updates(self, theta: Tensor, nodes: np.ndarray, batch: int, local_steps: int, *more: object) -> tuple:
+        self.trained += [nodes.tolist()] * local_steps
+        return super().updates(theta, nodes, batch, local_steps, *more)
+
 
 @dataclass
 class Stage:

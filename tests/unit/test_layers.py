@@ -39,8 +39,9 @@ LAYERS: dict[str, str] = {
     # the data plane's way in
     "config.instantiate": "errors config.targets",  # both sides hold to one allow-list
     "config.build": f"{_MATHS} {_PURE} algorithms link learner record config.instantiate",
-    "process": f"{_MATHS} {_PURE} algorithms link learner record config.build",
-    "run": "errors record.atomic process",
+    "process": f"{_MATHS} {_PURE} algorithms link learner record config.build pool",
+    "pool": "config.build learner",
+    "run": "errors record.atomic process pool",
     # the control plane
     "config": f"errors {_TORCH_FREE_CONFIG}",
     "cluster": f"errors {_TORCH_FREE_CONFIG}",

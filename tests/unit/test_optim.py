@@ -146,6 +146,26 @@ def test_centered_rmsprop_survives_a_gradient_that_never_varies() -> None:
     assert theta.isfinite().all()
 
 
+@each
+def test_out_takes_the_new_theta(ours: Optimizer, theirs: Maker) -> None:
+    theta, slope = start(3, 9), start(3, 9) + 1
+    expected, state = ours.step(theta, slope, ours.init(theta), 0.7)
+    expected, _ = ours.step(expected, slope, state, 0.7)
+    after, state = ours.step(theta, slope, ours.init(theta), 0.7, out=theta)
+    assert after is theta
+    assert torch.equal(ours.step(theta, slope, state, 0.7, out=theta)[0], expected)
+
+
+@each
+def test_every_tail_of_a_block_is_rounded_alike(ours: Optimizer, theirs: Maker) -> None:
+    """Where a node's row begins and ends in a block's memory changes nothing, however long it is."""
+    for d in range(1, 70):
+        block = start(3, d)
+        moved, _ = ours.step(block, gradient(block, 1), ours.init(block), 0.371)
+        for row, own in zip(moved, block):
+            assert torch.equal(ours.step(own, gradient(own, 1), ours.init(own), 0.371)[0], row)
+
+
 def test_nesterov_needs_momentum() -> None:
     for wrong in ({}, {"momentum": 0.9, "dampening": 0.1}):
         with pytest.raises(SpecError, match="nesterov with momentum"):
