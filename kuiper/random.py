@@ -37,17 +37,16 @@ def keys(seed: int, purpose: str, *counters: int | np.ndarray) -> np.ndarray:
         purpose: what the draw is for; two purposes never share a stream.
         counters: integers or integer arrays that broadcast against each other.
     """
-    state = _mix_one((seed + _GOLDEN) & _WORD)
-    left = [zlib.crc32(purpose.encode()), *counters]
-    while left and not isinstance(left[0], np.ndarray):
-        state = _mix_one((state + _GOLDEN + int(left.pop(0)) * _MIX_2) & _WORD)
-    states = np.asarray(state, np.uint64)
-    if left:
-        with np.errstate(over="ignore"):
-            for counter in left:
-                value = np.asarray(counter).astype(np.int64).astype(np.uint64)
-                states = _mix(states + _GOLDEN + value * _MIX_2)
-    return states
+    state: int | np.ndarray = _mix_one((seed + _GOLDEN) & _WORD)
+    for counter in (zlib.crc32(purpose.encode()), *counters):
+        several = isinstance(counter, np.ndarray) and counter.ndim
+        value = np.asarray(counter, np.int64).view(np.uint64) if several else int(counter)
+        if isinstance(state, int):  # a few numbers cost least as Python's own
+            state = (state + _GOLDEN) & _WORD
+            state = _mix(state + value * _MIX_2) if several else _mix_one((state + value * _MIX_2) & _WORD)
+        else:
+            state = _mix(state + _GOLDEN + (value * _MIX_2 if several else value * _MIX_2 & _WORD))
+    return np.asarray(state, np.uint64)
 
 
 def uniforms(seed: int, purpose: str, *counters: int | np.ndarray) -> np.ndarray:

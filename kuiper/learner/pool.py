@@ -7,6 +7,7 @@ matter who computed what. Each process has a socket to the parent, whose end tel
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import selectors
@@ -90,7 +91,7 @@ class PooledLearner(Learner):
         call.nodes.numpy()[:] = nodes
         call.thetas.copy_(thetas)
         of_one = thetas.dim() == 1
-        _HEADER.pack_into(call.header, 0, kind, len(nodes), of_one, batch, local_steps, lr_scale, free[0])
+        _HEADER.pack_into(call.header, 0, kind, len(nodes), of_one, batch, local_steps, free[0], lr_scale)
         os.write(self._deal, b"".join(_CHUNK.pack(*chunk) for chunk in chunks(len(nodes), self._count)))
         missing = len(nodes)
         while missing:
@@ -111,10 +112,13 @@ class PooledLearner(Learner):
 
 
 def chunks(nodes: int, processes: int) -> Iterator[tuple[int, int]]:
-    """(first place, the one after the last) of chunks that shrink: large while much is left, single at the end."""
-    start = 0
+    """(first place, the one after the last) of chunks that shrink: large while much is left, small at the end.
+
+    A chunk costs .1 ms to hand over, so that the smallest are an eighth of a process's share.
+    """
+    start, least = 0, max(1, nodes // (8 * processes))
     while start < nodes:
-        end = start + max(1, (nodes - start) // (2 * processes))
+        end = min(nodes, start + max(least, int((nodes - start) / (1.5 * processes))))
         yield start, end
         start = end
 
@@ -131,19 +135,26 @@ def samples(parent: socket.socket, memories: Sequence[int]) -> Dataset:
 def serve(learner: Learner, optimizer: Optimizer, memories: Sequence[int], deal: int, parent: socket.socket) -> None:
     """Compute chunks as long as the parent lives."""
     calls, slots = Shared(memories[1]), [Shared(memory) for memory in memories[2:]]
+    device = learner.model.theta.device
+
+    @functools.lru_cache(2 * len(slots))  # calls are of a few shapes: nothing is mapped twice
+    def shared(count: int, of_one: int, slot: int) -> tuple[_Call, torch.Tensor]:
+        call = _Call(calls, learner.size, count, 1 if of_one else count)
+        return call, slots[slot].tensor((count, learner.size))
+
+    header = memoryview(calls.tensor((_HEADER.size,), torch.uint8).numpy())
     while chunk := os.read(deal, _CHUNK.size):
         places = slice(*_CHUNK.unpack(chunk))
-        header = _HEADER.unpack(memoryview(calls.tensor((_HEADER.size,), torch.uint8).numpy()))
-        kind, count, of_one, batch, local_steps, slot = (int(header[at]) for at in (0, 1, 2, 3, 4, 6))
-        call = _Call(calls, learner.size, count, 1 if of_one else count)
-        nodes, rows = call.nodes.numpy()[places], slots[slot].tensor((count, learner.size))[places]
-        device = learner.model.theta.device
+        *integers, lr_scale = _HEADER.unpack(header)
+        kind, count, of_one, batch, local_steps, slot = map(int, integers)
+        call, matrix = shared(count, of_one, slot)
+        nodes, rows = call.nodes.numpy()[places], matrix[places]
         thetas = (call.thetas[0] if of_one else call.thetas[places]).to(device)
         out = rows if device == rows.device else None
         if kind == _GRADIENTS:
             computed, losses = learner.gradients(thetas, nodes, batch, out)
         else:
-            computed, losses = learner.updates(thetas, nodes, batch, local_steps, optimizer, header[5], out)
+            computed, losses = learner.updates(thetas, nodes, batch, local_steps, optimizer, lr_scale, out)
         if out is None:
             rows.copy_(computed)
         call.losses.numpy()[places] = losses

@@ -54,7 +54,7 @@ def test_chunks_cover_every_place_once_and_shrink(nodes: int, processes: int) ->
     dealt = list(pool.chunks(nodes, processes))
     assert [place for start, end in dealt for place in range(start, end)] == list(range(nodes))
     sizes = [end - start for start, end in dealt]
-    assert sizes == sorted(sizes, reverse=True) and sizes[-1] == 1
+    assert sizes == sorted(sizes, reverse=True) and len(sizes) >= min(nodes, 2 * processes)
 
 
 def test_rows_are_those_of_a_plain_learner_and_stay_while_held(pooled: tuple) -> None:
