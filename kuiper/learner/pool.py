@@ -96,7 +96,7 @@ class PooledLearner(Learner):
         missing = len(nodes)
         while missing:
             for key, _ in self._selector.select():
-                missing -= self._heard(key.data, key.fileobj.recv(_MOST))
+                missing -= self._heard(key.data, _receive(key.fileobj))
         if len(free) == 1 or rows.device != thetas.device:
             rows = rows.to(thetas.device, copy=True)
         return rows, call.losses.numpy().copy()
@@ -109,6 +109,14 @@ class PooledLearner(Learner):
             raise JobFailed(f"pool process {number}: {said['message']}", said["remedy"])
         raise JobFailed(f"pool process {number} of {self._count} has died",
                         "see the log; when the machine is short of memory, use a smaller `pool`")
+
+
+def _receive(one: socket.socket) -> bytes:
+    """The next message; b'' when the other end is gone, also one that was killed before it read all."""
+    try:
+        return one.recv(_MOST)
+    except ConnectionResetError:
+        return b""
 
 
 def chunks(nodes: int, processes: int) -> Iterator[tuple[int, int]]:
