@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from kuiper.link.collective import CollectiveLink, announcements
 from kuiper.link.local import Switchboard
 from kuiper.link.mesh import Mesh
 from kuiper.link.remote import CONSULT, RemoteLink, reduce_channels
+from kuiper.link.virtual import VirtualHub
 from kuiper.pool import Pool
 from kuiper.record import Recorder, environment
 from kuiper.record.atomic import write_json
@@ -129,8 +131,9 @@ class Process:
         else:
             if algorithm.peers:
                 channels += reduce_channels(job.learner.size, len(blocks) - 1, job.row_dtype)
-            link = RemoteLink(self.rank, blocks, channels, adversary, self.notify, device,
-                              self.config["job"]["tolerate"])
+            virtually = self.rank == 0 and self.conf["clock"] == "virtual"
+            kind = partial(VirtualHub, clock=builder.clock(), idle=algorithm.stateful) if virtually else RemoteLink
+            link = kind(self.rank, blocks, channels, adversary, self.notify, device, self.config["job"]["tolerate"])
         tls = self.folder / "tls" if self.conf["security"] == "tls" else None
         link.mesh = Mesh(self.rank, [p["name"] for p in self.plan], channels, blocks, link,
                          self.config["job"]["run_id"], tls, self.attempt)

@@ -151,7 +151,7 @@ class RemoteLink(Link):
     async def requests(self, channel: Channel, together: int) -> AsyncIterator[Request]:
         while (request := await self._asked.next()) is not None:
             row = request.row.to(self._device)
-            for start in range(0, len(request.nodes), together):
+            for start in range(0, max(len(request.nodes), 1), together):
                 if start and self._asked.newer:
                     break  # the hub went on without the rest
                 yield Request(request.step, request.nodes[start : start + together], row)
