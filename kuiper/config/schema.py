@@ -121,7 +121,7 @@ LIMITS: dict[str, Key] = {
 ON_FAILURE: dict[str, Key] = {
     "tolerate": Key("int", "worker processes that may be gone at once; null: as many as leave n - f nodes",
                     low=0),
-    "retry": Key("int", "how often a worker process that died is started again; until it is back it is gone",
+    "retry": Key("int", "how often a worker process that died is started again; waited for if too few are left",
                  low=0, high=1000, default=0),
 }
 WORKER: dict[str, Key] = {

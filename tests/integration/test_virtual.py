@@ -73,3 +73,15 @@ def test_the_nodes_of_a_killed_process_are_no_longer_chosen(tmp_path: Path) -> N
     assert last["rows"] == 20 and not any(100 <= client < 200 for client in last["clients"])
     assert manager("stop", "killed").returncode == 0
     assert not agent.marked(KUIPER_RUN=job["run_id"])
+
+
+def test_a_process_that_is_started_again_costs_no_bit(tmp_path: Path) -> None:
+    conf = {**COMMON, **STARS["fedavg"], "rounds": 120, "eval_interval": 40}
+    simulated = follow(write_spec(tmp_path, "whole", conf, 0), "--simulate")["run_dir"]
+    spec = write_spec(tmp_path, "again", {**conf, "clock": "virtual"}, 3, on_failure={"retry": 1})
+    job = start(spec)
+    kill(job, "worker_2")
+    assert manager("wait", "again", timeout=100).returncode == 0
+    run_dir = job["run_dir"]
+    assert len(events(run_dir, "gone")) == len(events(run_dir, "joined")) == 1
+    assert trajectory(run_dir) == trajectory(simulated) and course(run_dir) == course(simulated)

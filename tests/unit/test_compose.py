@@ -45,7 +45,7 @@ def test_resolved(job, tmp_path):
     config = job(aggregator="multi_krum", num_byzantine=2, attack={"ipm": {"eps": 10}}, quorum="n-f",
                  deadline="2m", optimizer={"lr": 1}, seed="${num_workers}")
     assert config["job"] == {"job_name": "j", "run_id": "", "mode": "cluster", "task": "cv",
-                             "spec_folder": str(tmp_path), "allow": [], "tolerate": None}
+                             "spec_folder": str(tmp_path), "allow": [], "tolerate": None, "retry": 0}
     assert config["processes"][2] == {"name": "worker_2", "host": "localhost", "device": "cpu",
                                       "nodes": [5, 6, 7, 8, 9]}
     conf = config["conf"]
