@@ -15,8 +15,8 @@ from torch.func import functional_call, vmap
 
 from kuiper import random
 from kuiper.errors import SpecError
-from kuiper.learner.batches import Batches
-from kuiper.learner.flat import FlatModel, to_flat
+from kuiper.learner.batches import Batch, Batches
+from kuiper.learner.flat import FlatModel, Gradients, to_flat
 from kuiper.optim import Optimizer
 
 _RANDOM_LAYERS = (nn.modules.dropout._DropoutNd,)
@@ -40,23 +40,30 @@ class Sequential:
     def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int, rows: torch.Tensor) -> np.ndarray:
         model, losses = self.model, []
         self._train_mode()
-        for place, node in enumerate(nodes.tolist()):
+        for place, steps in enumerate(self._nodes(nodes, range(number, number + 1))):
             if thetas.dim() == 2 or place == 0:
                 model.theta.copy_(thetas if thetas.dim() == 1 else thetas[place])
-            losses += self._backward(node, range(number, number + 1))
-            rows[place] = model.gradient
+            for loss, gradients in steps:
+                _join(gradients, rows[place])
+                losses.append(loss)
         return _numbers(losses)
 
     def updates(self, theta: torch.Tensor, nodes: np.ndarray, numbers: range, optimizer: Optimizer,
                 lr_scale: float, rows: torch.Tensor) -> np.ndarray:
         model, losses = self.model, []
         self._train_mode()
-        for place, node in enumerate(nodes.tolist()):
+        joined = torch.empty_like(theta)
+        for place, steps in enumerate(self._nodes(nodes, numbers)):
             model.theta.copy_(theta)
             state = optimizer.init(model.theta)
-            for loss in self._backward(node, numbers):
-                _, state = optimizer.step(model.theta, model.gradient, state, lr_scale, out=model.theta)
+            for loss, gradients in steps:
                 losses.append(loss)
+                if state:  # several operations: fewer in all when the gradients are joined first
+                    _join(gradients, joined)
+                    _, state = optimizer.step(model.theta, joined, state, lr_scale, out=model.theta)
+                    continue
+                for part, gradient in zip(model.parts, gradients, strict=True):
+                    optimizer.step(part, gradient, state, lr_scale, out=part)
             torch.sub(model.theta, theta, out=rows[place])
         return _numbers(losses).reshape(len(nodes), -1).mean(1)
 
@@ -64,24 +71,30 @@ class Sequential:
         if not self.model.module.training:  # as evaluation leaves it
             self.model.module.train()
 
-    def _backward(self, node: int, numbers: range) -> Iterator[torch.Tensor]:
-        """The loss of each batch at the model's theta of that moment; its gradient is in the model.
+    def _nodes(self, nodes: np.ndarray, numbers: range) -> Iterator[Iterator[tuple[torch.Tensor, Gradients]]]:
+        """For each node its losses and gradients, batch after batch, at the model's theta of that moment.
 
         What draws is keyed by the first batch and draws on from there: to key each takes 5% of a small step.
         """
-        model, module, loss_of = self.model, self.model.module, self.model.loss
-        random.seed_torch(self.batches.seed, "dropout", node, numbers[0])
-        for x, y in self.batches.several(node, numbers):
-            model.gradient.zero_()
-            loss = loss_of(module(x), y)
-            loss.backward()
-            yield loss
+        keys = random.keys(self.batches.seed, "dropout", nodes, numbers[0]).tolist()
+        for key, walk in zip(keys, self.batches.walks(nodes, numbers), strict=True):
+            random.key_torch(key)
+            yield map(self._backward, walk)
+
+    def _backward(self, batch: Batch) -> tuple[torch.Tensor, Gradients]:
+        x, y = batch
+        loss = self.model.loss(self.model.module(x), y)
+        return loss.detach(), self.model.gradients(loss)
+
+
+def _join(gradients: Gradients, row: torch.Tensor) -> None:
+    """Write the gradients of all parts to row (d,)."""
+    torch.cat([to_flat(gradient, 0) for gradient in gradients], out=row)
 
 
 def _numbers(losses: list[torch.Tensor]) -> np.ndarray:
     """All at the end: one by one, a GPU would be waited for at every step."""
-    with torch.no_grad():
-        return torch.stack(losses).double().cpu().numpy()
+    return torch.stack(losses).double().cpu().numpy()
 
 
 class Batched:
@@ -111,15 +124,14 @@ class Batched:
         thetas = thetas.expand(len(nodes), -1)
         for start in range(0, len(nodes), self.chunk):
             block = slice(start, start + self.chunk)
-            batches = [self.batches.get(node, number) for node in nodes[block].tolist()]
-            x, y = (torch.stack(parts) for parts in zip(*batches, strict=True))
+            x, y = self.batches.stacked(nodes[block], number)
             parameters = {name: part.detach().requires_grad_()
                           for name, part in self.model.unflatten(thetas[block]).items()}
             # A node's loss depends on its own parameters only: the gradient of the sum is all gradients.
             # torch.func.grad would do the same, and import torch._dynamo (2 s) first.
             values = self._losses(parameters, x, y)
             gradients = torch.autograd.grad(values.sum(), list(parameters.values()))
-            torch.cat([to_flat(g) for g in gradients], dim=1, out=rows[block])
+            torch.cat([to_flat(g, 1) for g in gradients], dim=1, out=rows[block])
             losses[block] = values.detach().cpu()
         return losses
 

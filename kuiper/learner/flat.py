@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from kuiper.errors import SpecError
 
+Gradients = tuple[torch.Tensor, ...]  # by parameter
+
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean cross entropy of logits (B, classes) at labels (B,)."""
@@ -58,7 +60,7 @@ class FlatModel:
 
     Attributes:
         theta: (d,) the buffer behind the parameters.
-        gradient: (d,) the buffer behind their `.grad`.
+        parts: the parameters as views into it that autograd does not see.
     """
 
     def __init__(self, module: nn.Module, loss: str, device: torch.device | str = "cpu") -> None:
@@ -66,16 +68,18 @@ class FlatModel:
         self.loss = LOSSES[loss]
         parameters = dict(self.module.named_parameters())
         self.theta = torch.empty(sum(p.numel() for p in parameters.values()), device=device)
-        self.gradient = torch.zeros_like(self.theta)
         self.slices: dict[str, tuple[int, torch.Size]] = {}
         offset = 0
         for name, parameter in parameters.items():
             self.slices[name] = (offset, parameter.shape)
             offset += parameter.numel()
-        views, gradients = self.unflatten(self.theta), self.unflatten(self.gradient)
+        views = self.unflatten(self.theta)
+        self.parts = list(views.values())
         for name, parameter in parameters.items():
             views[name].copy_(parameter.detach())
-            parameter.data, parameter.grad = views[name], gradients[name]
+            parameter.data = views[name]
+        self._parameters = list(parameters.values())
+        self._one = torch.ones((), device=device)
 
     @property
     def size(self) -> int:
@@ -83,6 +87,13 @@ class FlatModel:
 
     def has(self, *kinds: type[nn.Module]) -> bool:
         return any(isinstance(module, kinds) for module in self.module.modules())
+
+    def gradients(self, loss: torch.Tensor) -> Gradients:
+        """Of a loss () with respect to `parts`; zeros for a part that it does not depend on.
+
+        New tensors, as autograd makes them: to add them up in a buffer takes a sixth of a small step.
+        """
+        return torch.autograd.grad(loss, self._parameters, self._one, materialize_grads=True)
 
     def unflatten(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
         """Parameters by name, views into theta, (d,) or (k, d)."""
@@ -102,6 +113,6 @@ def _from_flat(part: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     return part.view(*lead, out, height, width, channels).movedim(-1, -3)
 
 
-def to_flat(parameter: torch.Tensor) -> torch.Tensor:
-    """The inverse, for a block of nodes: (k, *shape) -> (k, numel)."""
-    return (parameter.movedim(-3, -1) if parameter.dim() == 5 else parameter).flatten(1)
+def to_flat(parameter: torch.Tensor, lead: int) -> torch.Tensor:
+    """The inverse: a parameter whose first `lead` dimensions count nodes -> (*lead, numel)."""
+    return (parameter.movedim(lead + 1, -1) if parameter.dim() == lead + 4 else parameter).flatten(lead)

@@ -44,7 +44,7 @@ class Learner:
 
     def samples(self, nodes: np.ndarray) -> np.ndarray:
         """(k,) training samples that each node holds."""
-        return np.array([len(self.batches.shards[node]) for node in nodes], dtype=np.float64)
+        return self.batches.sizes[nodes].astype(np.float64)
 
     def gradients(self, thetas: torch.Tensor, nodes: np.ndarray,
                   batch: int, out: torch.Tensor | None = None) -> tuple[torch.Tensor, np.ndarray]:

@@ -128,7 +128,7 @@ class Stage:
 
     def gradient(self, theta: Tensor, nodes: list[int], batch: int) -> Tensor:
         """Of the mean loss over the batches of `nodes` together, by one process."""
-        index = np.concatenate([self.learner.batches.indices(node, batch) for node in nodes])
+        index = self.learner.batches.indices(np.array(nodes), batch).ravel()
         module = mlp(DATA.shape, DATA.classes, hidden=[6])
         nn.utils.vector_to_parameters(theta.clone(), module.parameters())
         loss = functional.cross_entropy(module(DATA.train_x[index]), DATA.train_y[index])
