@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 START_TIMEOUT = 30.0
 POLL = 0.15
 YEAR = 365 * 86400.0
+KEEP_MEMORY = {  # bytes; else glibc returns a step's activations, and asks for them again page by page
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 
 Argv = Callable[[Process, Path], list[str]]
 """(process, run directory) -> what its agent starts."""
@@ -176,6 +178,7 @@ def _agent_order(
     env = {
         "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads,
         "GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1",
+        **KEEP_MEMORY,
         "CUDA_VISIBLE_DEVICES": process.device.removeprefix("cuda:") if process.device != "cpu" else "",
     }  # fmt: skip
     if platform.machine() in ("x86_64", "AMD64"):  # the same bits whatever the processor of the day

@@ -79,7 +79,6 @@ class FlatModel:
             views[name].copy_(parameter.detach())
             parameter.data = views[name]
         self._parameters = list(parameters.values())
-        self._one = torch.ones((), device=device)
 
     @property
     def size(self) -> int:
@@ -93,7 +92,7 @@ class FlatModel:
 
         New tensors, as autograd makes them: to add them up in a buffer takes a sixth of a small step.
         """
-        return torch.autograd.grad(loss, self._parameters, self._one, materialize_grads=True)
+        return torch.autograd.grad(loss, self._parameters, materialize_grads=True)
 
     def unflatten(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
         """Parameters by name, views into theta, (d,) or (k, d)."""

@@ -122,12 +122,16 @@ def _receive(one: socket.socket) -> bytes:
 def chunks(nodes: int, processes: int) -> Iterator[tuple[int, int]]:
     """(first place, the one after the last) of chunks that shrink: large while much is left, small at the end.
 
-    A chunk costs .1 ms to hand over, so that the smallest are an eighth of a process's share.
+    As many of each size as there are processes: equally fast ones end together. A chunk costs .1 ms to
+    hand over, so that the smallest are an eighth of a process's share, or what is left.
     """
     start, least = 0, max(1, nodes // (8 * processes))
     while start < nodes:
-        end = min(nodes, start + max(least, int((nodes - start) / (1.5 * processes))))
-        yield start, end
+        left = nodes - start
+        size = min(max(least, left // (2 * processes)), -(-left // processes))
+        end = min(start + size * processes, nodes)
+        for first in range(start, end, size):
+            yield first, min(first + size, end)
         start = end
 
 
