@@ -81,6 +81,7 @@ def half_width(values_rt: np.ndarray) -> np.ndarray:
 
 
 def seed_of(run: Run) -> int | None:
+    """None where a foreign config.yaml has none."""
     return run.config["conf"].get("seed")
 
 

@@ -47,11 +47,12 @@ def plot(
     if as_json:
         print_json({"output": str(output.absolute()), "configurations": rows})
     elif not quiet:
-        _print_table(rows)
+        print_table(rows)
         print(output)
 
 
-def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows of `kuiper.analysis.compare`, for a person."""
     from rich.table import Table
 
     from kuiper.cli.show import console

@@ -2,7 +2,7 @@
 
 It travels to a host as it is and needs nobody's connection once started:
 
-    agent.py start FOLDER                    supervise what FOLDER/agent.json describes; returns when it runs
+    agent.py start FOLDER                    supervise what FOLDER/agent.json describes; returns when it runs or waits
     agent.py look FOLDER...                  print what is known of those processes, as JSON
     agent.py stop RUN_ID GRACE FOLDER...     stop them and whatever else of the run is alive on this host
     agent.py renew RUN_ID FOLDER...          make them ready to be started again, once they have ended

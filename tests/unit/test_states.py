@@ -115,5 +115,7 @@ def test_a_submit_that_died_or_gave_up() -> None:
     assert job(staged, submitting=True).state is State.STAGED
     assert job(staged).state is State.LOST
     assert job(status(**RUNNING), status("worker_1", staged=True), submitting=True).state is State.STARTING
+    queued = status(staged=True, agent=IDENTITY, agent_alive=True, after="/logs/job-seed1/r1")
+    assert job(queued, queued) == JobStatus(State.QUEUED, "after job-seed1 r1", (queued, queued))
     stopped = ended(code=None, reason="stopped")
     assert job(stopped, failure="no python") == JobStatus(State.FAILED, "no python", (stopped,))
