@@ -20,6 +20,7 @@ from kuiper.learner.flat import FlatModel, Gradients, to_flat
 from kuiper.optim import Optimizer
 
 _RANDOM_LAYERS = (nn.modules.dropout._DropoutNd,)
+_ON_CPU, _ON_GPU = 1 << 20, 1 << 24  # parameters and inputs of the nodes of one batched call
 _BATCH_LAYERS = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -100,12 +101,13 @@ def _numbers(losses: list[torch.Tensor]) -> np.ndarray:
 class Batched:
     """A block of nodes at once through torch.func.vmap; dense networks and kernels that are small.
 
+    Attributes:
+        chunk: nodes at once: enough that the call itself costs them little, few enough for the cache.
+
     Raises:
         SpecError: the model has dropout or BatchNorm, whose draws and buffers a batched call
             cannot key by node.
     """
-
-    chunk = 64  # nodes whose activations are held at once
 
     def __init__(self, model: FlatModel, batches: Batches) -> None:
         if model.has(*_RANDOM_LAYERS, *_BATCH_LAYERS):
@@ -113,6 +115,8 @@ class Batched:
                             "use engine: sequential, or auto")
         self.model = model
         self.batches = batches
+        at_once = _ON_CPU if model.theta.device.type == "cpu" else _ON_GPU
+        self.chunk = max(1, at_once // (model.size + batches.batch_size * batches.data.train_x[0].numel()))
 
         def loss(parameters: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return model.loss(functional_call(model.module, parameters, (x,)), y)
