@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from kuiper.errors import SpecError
 
-Gradients = tuple[torch.Tensor, ...]  # by parameter
+Gradients = list[torch.Tensor]  # by parameter
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -92,7 +92,11 @@ class FlatModel:
 
         New tensors, as autograd makes them: to add them up in a buffer takes a sixth of a small step.
         """
-        return torch.autograd.grad(loss, self._parameters, materialize_grads=True)
+        loss.backward()
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
+        for parameter in self._parameters:
+            parameter.grad = None
+        return gradients
 
     def unflatten(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
         """Parameters by name, views into theta, (d,) or (k, d)."""
