@@ -15,7 +15,8 @@ from kuiper.attacks.adversary import Adversary
 from kuiper.data import Dataset
 from kuiper.data.augment import augment
 
-_AT_ONCE = 1 << 20  # values of inputs, or indices, that are handled at once
+_INDICES = 1 << 20  # that are drawn at once
+_VALUES = 1 << 17  # of inputs that are picked out at once: they should still be in the cache when they are used
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -56,7 +57,7 @@ class Batches:
 
     def walks(self, nodes: np.ndarray, numbers: range) -> Iterator[Iterator[Batch]]:
         """For each node its batches of consecutive numbers: inputs (b, ...) and labels (b,)."""
-        at_once = max(1, _AT_ONCE // (len(numbers) * self.batch_size))
+        at_once = max(1, _INDICES // (len(numbers) * self.batch_size))
         for start in range(0, len(nodes), at_once):
             block = nodes[start : start + at_once]
             index = self._on_device(self.indices(block, numbers[0], len(numbers)))
@@ -67,7 +68,7 @@ class Batches:
     def _walk(self, node: int, numbers: range, index: torch.Tensor, labels: torch.Tensor) -> Iterator[Batch]:
         """Samples are picked out for many batches at once, which is cheaper."""
         size, inputs = self.batch_size, self.data.train_x
-        at_once = max(1, _AT_ONCE // (size * inputs[0].numel()))
+        at_once = max(1, _VALUES // (size * inputs[0].numel()))
         for start in range(0, len(numbers), at_once):
             part = numbers[start : start + at_once]
             here = slice(start * size, (start + len(part)) * size)
@@ -98,7 +99,7 @@ class Batches:
         nodes, epochs = nodes[stale], epochs[stale]
         for size in np.unique(self.sizes[nodes]).tolist():
             equal = np.flatnonzero(self.sizes[nodes] == size)
-            for part in np.array_split(equal, -(-len(equal) * size // _AT_ONCE)):
+            for part in np.array_split(equal, -(-len(equal) * size // _INDICES)):
                 order = random.permutation(self.seed, "batch", nodes[part, None], epochs[part, None], size)
                 places = self._starts[nodes[part], None]
                 self._orders[places + np.arange(size)] = self._samples[places + order]
