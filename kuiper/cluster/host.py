@@ -23,6 +23,25 @@ class Result:
     err: str
 
 
+@dataclass(frozen=True)
+class Address:
+    """How a host is reached.
+
+    Attributes:
+        host: name or address, as the spec has it.
+        python: the interpreter there.
+        agent: path of agent.py there.
+        user, port, key: of ssh; None leaves it to ~/.ssh/config, and then to ssh's defaults.
+    """
+
+    host: str
+    python: str
+    agent: str = ""
+    user: str | None = None
+    port: int | None = None
+    key: str | None = None
+
+
 class Host(Protocol):
     """What the control plane needs of a machine.
 
