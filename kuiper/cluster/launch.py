@@ -8,16 +8,18 @@ import platform
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kuiper.cluster import store
 from kuiper.cluster.files import make_folder, write_bytes
-from kuiper.cluster.host import connect
+from kuiper.cluster.host import LOCAL, connect
 from kuiper.cluster.identity import myself
 from kuiper.cluster.paths import RunPaths, absolute, check_job_name
 from kuiper.cluster.plan import Process, plan
-from kuiper.cluster.snapshot import Code, local_code
+from kuiper.cluster.site import Ground, Site, prepare
+from kuiper.cluster.snapshot import Code
 from kuiper.cluster.start import START_TIMEOUT, all_or_none, in_parallel, names_locked, start_all
 from kuiper.cluster.store import Job
 from kuiper.errors import ConflictError, JobFailed, KuiperError, SpecError
@@ -65,15 +67,18 @@ def launch(
     series = spec.job_name if len(names) > 1 else ""
     values = secret_values(spec.secrets)
     configs = [configure(one, run_id) for one, run_id in zip(specs, new_run_ids(len(specs)), strict=True)]
+    for name in names:
+        refuse_second(name)  # before hosts are bothered; again below, where nobody can come between
+    grounds = prepare(spec, (process["host"] for process in configs[0]["processes"]), say)
     jobs: list[Job] = []
     with all_or_none(jobs, say):
         with names_locked(names):
             for name in names:
                 refuse_second(name)
             for one, config in zip(specs, configs, strict=True):
-                jobs.append(_create(one, config, series, after=[str(job.run_dir) for job in jobs]))
+                jobs.append(_create(one, config, grounds, series, list(jobs)))
         for one, config, job in zip(specs, configs, jobs, strict=True):
-            _stage(one, job, config, values, argv)
+            _stage(one, job, config, grounds, values, argv)
         for config, job in zip(configs, jobs, strict=True):
             start_all(job, config, say)
     return jobs
@@ -109,7 +114,8 @@ def refuse_second(name: str) -> None:
             )
 
 
-def _create(spec: Spec, config: Mapping[str, Any], series: str, after: list[str]) -> Job:
+def _create(spec: Spec, config: Mapping[str, Any], grounds: Mapping[str, Ground], series: str,
+            before: Sequence[Job]) -> Job:
     """Make the run directory of a job and the ledger in it.
 
     Raises:
@@ -128,33 +134,41 @@ def _create(spec: Spec, config: Mapping[str, Any], series: str, after: list[str]
         message = f"cannot make the run directory {paths.folder}: {error.strerror}"
         raise KuiperError(message, "choose a log_path that this user may write to") from error
     processes = [store.Process(process.name, process.host) for process in plan(spec, config)]
+    sites = [ground.site(paths.folder, spec.job_name, run_id) for ground in grounds.values()]
     job = Job(
         paths.folder, spec.job_name, run_id, config["job"]["mode"], time.time(), spec.limits.grace, processes,
-        series, after, submitter=myself(),
+        sites, series, [str(each.run_dir) for each in before], submitter=myself(),
     )  # fmt: skip
     job.save()
     return job
 
 
-def _stage(spec: Spec, job: Job, config: Mapping[str, Any], values: Mapping[str, str], argv: Argv) -> None:
+def _stage(spec: Spec, job: Job, config: Mapping[str, Any], grounds: Mapping[str, Ground],
+           values: Mapping[str, str], argv: Argv) -> None:
     """Write the run directory, and every process's folder on its host."""
     from kuiper.config.compose import dump
 
     paths = job.paths
     write_bytes(paths.spec, spec.path.read_bytes())
     write_bytes(paths.config, dump(dict(config)).encode())
-    code = local_code()
     certificates = issue_certificates(job, config, spec.limits.duration, spec.limits.grace)
 
+    def settle(site: Site) -> None:
+        code = grounds[site.address.host].code
+        there = {**config, "job": {**config["job"], "spec_folder": str(code.folder / "spec")}}
+        connect(site.address).put(dump(there).encode(), RunPaths(Path(site.run_dir)).config)
+
     def stage(process: Process) -> None:
-        host, own = connect(process.host), paths.process(process.name)
+        ground, host, own = grounds[process.host], job.host(process), job.at(process)
         for name, data in certificates.get(process.name, {}).items():
             host.put(data, own.tls / name, mode=0o600)
         if values:
             host.put(json.dumps(values).encode(), own.secrets, mode=0o600)
-        order = _agent_order(spec, job, config, process, code, argv(process, paths.folder))
+        words = argv(replace(process, python=ground.address.python), own.folder.parent)
+        order = _agent_order(spec, job, config, process, ground.code, words)
         host.put(json.dumps(order, indent=2).encode(), own.agent)
 
+    in_parallel(settle, [site for site in job.sites if site.address.host != LOCAL])
     in_parallel(stage, plan(spec, config))
 
 
