@@ -69,7 +69,7 @@ def launch(
     configs = [configure(one, run_id) for one, run_id in zip(specs, new_run_ids(len(specs)), strict=True)]
     for name in names:
         refuse_second(name)  # before hosts are bothered; again below, where nobody can come between
-    grounds = prepare(spec, (process["host"] for process in configs[0]["processes"]), say)
+    grounds = prepare(spec, (process.host for process in plan(specs[0], configs[0])), say)
     jobs: list[Job] = []
     with all_or_none(jobs, say):
         with names_locked(names):
@@ -164,7 +164,9 @@ def _stage(spec: Spec, job: Job, config: Mapping[str, Any], grounds: Mapping[str
             host.put(data, own.tls / name, mode=0o600)
         if values:
             host.put(json.dumps(values).encode(), own.secrets, mode=0o600)
-        words = argv(replace(process, python=ground.address.python), own.folder.parent)
+        if process.host != LOCAL:
+            process = replace(process, python=ground.address.python)
+        words = argv(process, own.folder.parent)
         order = _agent_order(spec, job, config, process, ground.code, words)
         host.put(json.dumps(order, indent=2).encode(), own.agent)
 

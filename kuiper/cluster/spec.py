@@ -87,7 +87,8 @@ class Spec:
         entries = [entry for entry in (*self.ps_ip, *self.worker_ips) if entry.host == host]
         said = {name: value for name in ("port", "python")
                 for value in [next((getattr(entry, name) for entry in entries if getattr(entry, name)), None)] if value}
-        login = {"user": self.auth.get("ssh_user"), "key": self.auth.get("ssh_private_key")}
+        key = self.auth.get("ssh_private_key")
+        login = {"user": self.auth.get("ssh_user"), "key": os.path.expanduser(key) if key else None}
         return Address(host, **{**login, **said, **known})
 
     def processes(self, num_workers: int, simulate: bool) -> list[Process]:
