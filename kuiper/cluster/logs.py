@@ -59,10 +59,14 @@ class Reader:
     """
 
     job: Job
-    process: Process
+    source: Process
     offset: int = 0
     last_time: float = 0.0
     rest: bytes = field(default=b"", repr=False)
+
+    @property
+    def process(self) -> str:
+        return self.source.name
 
     def read(self, whole: bool = False) -> list[Line]:
         """The lines since the last call.
@@ -70,7 +74,7 @@ class Reader:
         Args:
             whole: also an unfinished last line; for a process that has ended.
         """
-        host, path = self.job.host(self.process), self.job.at(self.process).log
+        host, path = self.job.host(self.source), self.job.at(self.source).log
         try:
             data = host.get(path, self.offset)
             if not data and self.offset and not host.get(path, self.offset - 1):  # the agent rotated it
@@ -95,7 +99,7 @@ class Reader:
                 self.last_time = datetime.fromisoformat(record["time"]).timestamp()
             except ValueError:
                 pass
-        return Line(self.job, self.process.name, self.last_time, text, record if isinstance(record, dict) else None)
+        return Line(self.job, self.process, self.last_time, text, record if isinstance(record, dict) else None)
 
 
 def readers(job: Job, rank: int | None = None) -> list[Reader]:
