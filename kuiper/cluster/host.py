@@ -32,13 +32,13 @@ class Address:
     Attributes:
         host: name or address, as the spec has it.
         python: the interpreter there.
-        agent: path of agent.py there.
+        base: kuiper's folder there, absolute; "" before it is known.
         user, port, key: of ssh; None leaves it to ~/.ssh/config, and then to ssh's defaults.
     """
 
     host: str
     python: str = sys.executable
-    agent: str = agent.__file__
+    base: str = ""
     user: str | None = None
     port: int | None = None
     key: str | None = None

@@ -80,7 +80,7 @@ def _prepared(spec: Spec, name: str, snapshot: Snapshot, say: Callable[[str], No
     python = _interpreter(host)
     base = PurePosixPath(_ask(host, ["readlink", "-m", "--", _expanded(host, spec.exp_path)]))
     code = base / "code" / snapshot.digest
-    address = spec.address(name, python=python, agent=str(code / "kuiper" / "cluster" / "agent.py"))
+    address = spec.address(name, python=python, base=str(base))
     sent = snapshot.install(connect(address), code)
     say(f"{name}: code {'sent' if sent else 'is there'}, {python}")
     return Ground(address, Code(code, code), base / "runs")

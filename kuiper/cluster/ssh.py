@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import secrets
 import shlex
@@ -10,6 +11,7 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ import paramiko
 from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut
 
+from kuiper.cluster import agent
 from kuiper.cluster.host import Address, Result
 from kuiper.cluster.paths import known_hosts
 from kuiper.errors import HostError
@@ -62,11 +65,19 @@ class SshHost:
     def __init__(self, address: Address) -> None:
         self.name = address.host
         self.python = address.python
-        self.agent = address.agent
         self._address = address
         self._lock = threading.Lock()
         self._sessions = threading.Semaphore(SESSIONS)
         self._connection: Reopening | None = None
+
+    @cached_property
+    def agent(self) -> str:
+        """This version's agent, brought there when it is not: runs of older versions are looked after as well."""
+        source = Path(agent.__file__).read_bytes()
+        path = PurePosixPath(self._address.base, "agents", f"{hashlib.sha256(source).hexdigest()[:20]}.py")
+        if not self.exists(path):
+            self.put(source, path)
+        return str(path)
 
     def run(self, argv: Sequence[str], timeout: float) -> Result:
         # `timeout` on the host: when ours is over, a remote process would live on
@@ -196,6 +207,12 @@ class SshHost:
             return HostError(f"{where}its host key is not known", "compare and accept it: `trust conf.yml`"), True
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         return HostError(f"{where}it cannot be reached: {said}", "is it up, and does its sshd listen there?"), False
+
+
+def resolved(address: Address) -> tuple[str, int]:
+    """Name and port that ssh connects to, ~/.ssh/config heard."""
+    connection = Connection(address.host, port=address.port)
+    return connection.host, connection.port
 
 
 def make_folders(sftp: SFTPClient, folder: PurePosixPath) -> None:

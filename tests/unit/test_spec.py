@@ -210,7 +210,7 @@ def test_how_hosts_are_reached(spec):
         "auth: {ssh_user: ann, ssh_private_key: /keys/id}\n"))
     common = {"user": "ann", "key": "/keys/id"}
     assert loaded.address("node1") == Address("node1", port=2222, **common)
-    assert loaded.address("node2", agent="/a.py") == Address("node2", "/opt/python", "/a.py", **common)
+    assert loaded.address("node2", base="/b") == Address("node2", "/opt/python", "/b", **common)
 
 
 def test_hosts_are_needed_and_agree(spec):
