@@ -209,8 +209,9 @@ def _dress(axes: Axes, x_label: str, x_end: float) -> None:
 
 
 def _name_lines(
-    axes: Axes, curves: Sequence[Curve], names: Sequence[Text], ends: Sequence[Text], percent: float, width: float
-) -> None:
+    axes: Axes, curves: Sequence[Curve], names: Sequence[Text], ends: Sequence[Text],
+    percent: float, width: float,
+) -> None:  # fmt: skip
     """To the right of the panel: each line's marker, last accuracy and name, tied to the line's end.
 
     Args:
@@ -229,8 +230,9 @@ def _name_lines(
             [*corners, 1 + LEADER * inch], [last / 100, last / 100, y, y], color=colour, linewidth=0.8,
             markevery=[3], transform=axes.transAxes, clip_on=False, **_marker(index, 6.0),
         )  # fmt: skip
-        ends[index].set(x=1 + percent * inch, y=y, color=colour, ha="right", va="center", transform=axes.transAxes)
-        names[index].set(x=1 + (percent + 0.08) * inch, y=y, va="center", color=INK, transform=axes.transAxes)
+        place = {"y": y, "va": "center", "transform": axes.transAxes}
+        ends[index].set(x=1 + percent * inch, ha="right", color=colour, **place)
+        names[index].set(x=1 + (percent + 0.08) * inch, color=INK, **place)
 
 
 def _inches(text: Text) -> float:

@@ -2,7 +2,8 @@
 
 It travels to a host as it is and needs nobody's connection once started:
 
-    agent.py start FOLDER                    supervise what FOLDER/agent.json describes; returns when it runs or waits
+    agent.py start FOLDER                    supervise what agent.json there describes; returns when it runs
+                                             or waits for its turn
     agent.py look FOLDER...                  print what is known of those processes, as JSON
     agent.py stop RUN_ID GRACE FOLDER...     stop them and whatever else of the run is alive on this host
     agent.py renew RUN_ID FOLDER...          make them ready to be started again, once they have ended
@@ -264,7 +265,7 @@ class Supervisor:
         return os.path.join(self.folder, name)
 
     def run(self, ready):
-        """Start the process, as often as `retry` allows, and write exit.json; `ready()` when it runs or waits."""
+        """Run the process, again as `retry` allows, and write exit.json; `ready()` once it runs or waits."""
         self.queue(ready)
         self.started, self.began = time.time(), time.monotonic()
         while True:

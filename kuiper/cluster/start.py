@@ -59,11 +59,9 @@ def start_all(job: Job, config: Mapping[str, Any], say: Callable[[str], None]) -
     def begin(process: store.Process) -> None:
         start_agent(job.host(process), job.at(process))
 
-    if job.after:  # its processes start by themselves; the workers wait for the server's address
-        in_parallel(begin, job.processes)
-    else:
-        begin(server)
-    if workers and not job.after:
+    begin(server)
+    queued = bool(job.after) and store.observe([job], detailed=True)[0].state is State.QUEUED
+    if workers and not queued:  # when a queued job gets its turn, its workers look for the address themselves
         say(f"{server.name} started on {server.host}, waiting for its address")
         endpoint = _await_endpoint(job, server, float(config["conf"]["join_timeout"]))
         for site in job.sites:
@@ -71,7 +69,7 @@ def start_all(job: Job, config: Mapping[str, Any], say: Callable[[str], None]) -
                 there = RunPaths(Path(site.run_dir)).process(server.name)
                 connect(site.address).put(endpoint, there.endpoint)
         say(f"starting {len(workers)} worker processes")
-        in_parallel(begin, workers)
+    in_parallel(begin, workers)
     status = _await_heartbeats(job)
     say(f"{job.job_name} waits for its turn" if status.state is State.QUEUED else "every process runs")
 

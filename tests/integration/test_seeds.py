@@ -83,10 +83,10 @@ def test_three_seeds_in_order_one_stopped_in_the_queue_and_resumed(tmp_path: Pat
 
 
 def series(folder: Path, does: str, seeds: list[int] | int, spoil: str = "") -> list[Job]:
-    """Jobs whose one process is a line of sh, $0 being the job's name; the agent of job `spoil` cannot start."""
+    """Jobs whose one process is a line of sh, $0 being the job's name; the agent of `spoil` cannot start."""
     path = folder / "job.yml"
-    content = {"job_name": "job", "mode": "simulate", "log_path": str(folder / "logs"), "limits": {"grace": "2s"},
-               "job_conf": {"seed": seeds}}
+    content = {"job_name": "job", "mode": "simulate", "log_path": str(folder / "logs"),
+               "limits": {"grace": "2s"}, "job_conf": {"seed": seeds}}
     path.write_text(yaml.safe_dump(content))
 
     def configure(one: Spec, run_id: str) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def seen(jobs: list[Job]) -> list[JobStatus]:
 
 
 def test_a_seed_that_fails_does_not_stop_the_others_and_a_stop_of_all_starts_none(tmp_path: Path) -> None:
-    fails = f"test $0 != job-seed5 || {{ until test -e {tmp_path}/go; do sleep 0.1; done; exit 3; }}; sleep 60"
+    fails = f"until test -e {tmp_path}/go; do sleep 0.1; done; test $0 != job-seed5 || exit 3; sleep 60"
     jobs = series(tmp_path, fails, [5, 6, 7])
     assert [status.state for status in seen(jobs)] == [State.RUNNING, State.QUEUED, State.QUEUED]
     (tmp_path / "go").touch()

@@ -93,7 +93,7 @@ def test_runs_that_differ_only_in_their_seed_are_one_curve(
     """Against a table of Student's t: 4.302653 for two degrees of freedom, 95 % between both ends."""
     finals = {1: [10.0, 80.0, 90.0], 2: [20.0, 85.0, 93.0], 3: [15.0, 90.0, 96.0]}
     folders = [
-        run_dir(tmp_path / f"krum-{seed}", top_1, config("multi_krum", f"krum-seed{seed}", str(seed), seed=seed))
+        run_dir(tmp_path / str(seed), top_1, config("multi_krum", f"krum-seed{seed}", str(seed), seed=seed))
         for seed, top_1 in finals.items()
     ]
     folders.insert(1, run_dir(tmp_path / "average", [10.0, 11.0, 12.0], config("average", "other")))
