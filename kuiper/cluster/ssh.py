@@ -141,6 +141,8 @@ class SshHost:
             connection = self._connected()
             try:
                 yield connection
+            except paramiko.ssh_exception.NoValidConnectionsError as error:  # it was lost, and cannot be opened again
+                raise self._explained(error)[0] from error
             except (paramiko.SSHException, EOFError, ConnectionError, socket.timeout) as error:
                 raise HostError(f"{self.name}: the connection was lost: {error or type(error).__name__}",
                                 "try again: what was started there goes on without it") from error
