@@ -88,9 +88,8 @@ def _prepared(spec: Spec, name: str, snapshot: Snapshot, say: Callable[[str], No
 
 def _interpreter(host: Host) -> str:
     """An absolute path: the spec's, else the submitter's own where it exists there, else python3."""
-    for python in dict.fromkeys((host.python, sys.executable)):
-        if host.run(["test", "-x", python], TIMEOUT).code == 0:
-            return python
+    if host.run(["test", "-x", host.python], TIMEOUT).code == 0:
+        return host.python
     if host.python != sys.executable:
         raise HostError(f"{host.name}: there is no interpreter {host.python}", "correct `python` of that host")
     found = host.run(["sh", "-c", "command -v python3"], TIMEOUT).out.strip()

@@ -54,9 +54,9 @@ def stop_all(jobs: Sequence[Job], grace: float | None = None) -> list[JobStatus]
 def _stop_on(job: Job, grace: float | None, site: Site) -> str:
     """Stop what the job has on one host; '' or what could not be done."""
     host, wait = connect(site.address), job.grace if grace is None else grace
-    argv = [host.python, "-I", host.agent, "stop", job.run_id, f"{wait:g}", *job.folders(site)]
+    words = ["stop", job.run_id, f"{wait:g}", *job.folders(site)]
     try:
-        result = host.run(argv, timeout=wait + MARGIN)
+        result = host.run([host.python, "-I", host.agent, *words], timeout=wait + MARGIN)
     except HostError as error:
         return error.message
     if result.code == 0:
