@@ -27,11 +27,15 @@ def check(
     Returns:
         Exit code: 0, or that of the error.
     """
+    from kuiper.cluster.preflight import check_ports, preflight
     from kuiper.cluster.spec import load
     from kuiper.config.compose import compose
 
     try:
-        config = compose(load(path, overrides, simulate), simulate)
+        spec = load(path, overrides, simulate)
+        config = compose(spec, simulate)
+        preflight(spec, config)
+        check_ports(config)
     except KuiperError as error:
         if as_json:
             print(json.dumps({"ok": False, "problems": _problems(error)}))

@@ -24,6 +24,7 @@ from kuiper.cluster.paths import (
     state_folder,
 )
 from kuiper.cluster.plan import Process, plan
+from kuiper.cluster.preflight import check_ports, preflight
 from kuiper.cluster.snapshot import Code, local_code
 from kuiper.cluster.states import JobStatus, State
 from kuiper.cluster.stop import stop
@@ -51,14 +52,19 @@ def submit(spec: Spec, simulate: bool = False, say: Callable[[str], None] = lamb
 
     Raises:
         SpecError: the spec is wrong, or a secret is not in the environment; nothing was made.
-        ConflictError: a job of that name runs.
+        ConflictError: a job of that name runs, or the ports are taken.
         HostError, JobFailed: it could not be started; what had been started is stopped again.
     """
     from kuiper.config.compose import (
         compose,  # Hydra: only those who compose pay for it
     )
 
-    return launch(spec, lambda run_id: compose(spec, simulate, run_id), say)
+    def configure(run_id: str) -> dict[str, Any]:
+        config = compose(spec, simulate, run_id)
+        preflight(spec, config)
+        return config
+
+    return launch(spec, configure, say)
 
 
 def launch(
@@ -81,6 +87,7 @@ def launch(
         processes = plan(spec, config)
         with locked(state_folder() / "locks" / spec.job_name):
             refuse_second(spec.job_name)
+            check_ports(config)
             job = _create(spec, run_id, config["job"]["mode"], processes)
     start(job, config, lambda: _stage(spec, job.paths, run_id, config, processes, values, argv), say)
     return job

@@ -89,14 +89,16 @@ JOB_NAME = Key(
 )
 HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
+PATH, A_PATH = r"[^\x00-\x1f\x7f]+", "text without control characters"
 
 SPEC: dict[str, Key] = {
     "job_name": JOB_NAME,
     "ps_ip": Key("list", "host of the server (of the observer, in a peer-to-peer job)", default=[],
                  items="text", pattern=HOST, shape="host names or addresses"),
     "worker_ips": Key("list", "hosts of the workers: host:n, host:[a,b] or a mapping", default=[]),
-    "exp_path": Key("text", "where the code snapshot goes on every host", default="~/kuiper"),
-    "log_path": Key("text", "where run directories are made", default="logs"),
+    "exp_path": Key("text", "where the code snapshot goes on every host", default="~/kuiper",
+                    pattern=PATH, shape=A_PATH),
+    "log_path": Key("text", "where run directories are made", default="logs", pattern=PATH, shape=A_PATH),
     "auth": Key("mapping", "ssh_user and ssh_private_key", default={}),
     "setup_commands": Key("list", "shell commands before python starts", default=[], items="text"),
     "secrets": Key("list", "names of environment variables to carry along", default=[], items="text",
@@ -176,8 +178,9 @@ GROUPS = ("algorithm", "aggregator", "attack", "model", "dataset", "partition", 
 REQUIRED_GROUPS = ("algorithm", "model", "dataset")
 
 _NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "text": "text",
-          "list": "a list", "mapping": "a mapping", "seconds": "a time such as 30s or 2h",
+          "list": "a list", "mapping": "a mapping", "seconds": "a time such as 30s or 2h, below 30 years",
           "any": "a number, a text, or true or false"}
+_MOST_SECONDS = 30 * 365 * 86400.0  # what clocks and certificates can be asked to add
 _UNITS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -257,7 +260,8 @@ def _convert(kind: str, value: Any) -> Any:
         case "float":
             return float(value) if number and abs(value) < 1e300 else None
         case "seconds":
-            return seconds(value) if isinstance(value, str) else float(value) if number else None
+            time = seconds(value) if isinstance(value, str) else value if number else None
+            return None if time is None or time > _MOST_SECONDS else float(time)
         case "bool":
             return value if isinstance(value, bool) else None
         case "text":
