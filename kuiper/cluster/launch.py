@@ -6,9 +6,11 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +91,10 @@ def launch(
             refuse_second(spec.job_name)
             check_ports(config)
             job = _create(spec, run_id, config["job"]["mode"], processes)
-    start(job, config, lambda: _stage(spec, job.paths, run_id, config, processes, values, argv), say)
+    with _removed_unless_staged(job):
+        _stage(spec, job.paths, run_id, config, processes, values, argv)
+    with rolled_back(job, say):
+        start(job, config, say)
     return job
 
 
@@ -133,8 +138,21 @@ def _create(spec: Spec, run_id: str, mode: str, processes: Sequence[Process]) ->
         paths.folder, spec.job_name, run_id, mode, time.time(), spec.limits.grace,
         [store.Process(process.name, process.host) for process in processes], myself(),
     )  # fmt: skip
-    job.save()
+    with _removed_unless_staged(job):
+        job.save()
     return job
+
+
+@contextmanager
+def _removed_unless_staged(job: Job) -> Iterator[None]:
+    """Nothing of the job has run: what cannot be written completely is not kept."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(job.run_dir, ignore_errors=True)
+        with suppress(OSError):
+            job.run_dir.parent.rmdir()  # others of this name may be there
+        raise
 
 
 def _stage(
@@ -200,23 +218,22 @@ def _agent_order(
     }  # fmt: skip
 
 
-def start(job: Job, config: Mapping[str, Any], stage: Callable[[], None], say: Callable[[str], None]) -> None:
-    """Stage a job, and start its processes; returns when all of them run.
-
-    Raises:
-        HostError, JobFailed: one could not be started; what had been started is stopped again.
-    """
+@contextmanager
+def rolled_back(job: Job, say: Callable[[str], None]) -> Iterator[None]:
+    """Stop what was started inside, should an error end it."""
     try:
-        stage()
-        _start_all(job, config, say)
+        yield
     except BaseException as error:
         _roll_back(job, error, say)
         raise
-    job.submitter = None
-    job.save()
 
 
-def _start_all(job: Job, config: Mapping[str, Any], say: Callable[[str], None]) -> None:
+def start(job: Job, config: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Start the processes of a job that is staged; returns when all of them run.
+
+    Raises:
+        HostError, JobFailed: one could not be started.
+    """
     server, workers = job.processes[0], job.processes[1:]
     start_agent(connect(server.host), job.paths.process(server.name))
     if workers:
@@ -228,6 +245,8 @@ def _start_all(job: Job, config: Mapping[str, Any], say: Callable[[str], None]) 
         in_parallel(lambda each: start_agent(connect(each.host), job.paths.process(each.name)), workers)
     _await_heartbeats(job)
     say("every process runs")
+    job.submitter = None
+    job.save()
 
 
 def start_agent(host: Host, process: ProcessPaths) -> None:
@@ -295,8 +314,9 @@ def _roll_back(job: Job, error: BaseException, say: Callable[[str], None]) -> No
     interrupted = f"the submit was interrupted ({type(error).__name__})"
     job.failure = error.message if isinstance(error, KuiperError) else interrupted
     say("that did not work: stopping what had been started")
-    try:
+    with suppress(KuiperError):
         job.save()
+    try:
         stop(job, grace=0.0)
         job.submitter = None
         job.save()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kuiper.cluster.paths import absolute
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
 
 HERE = ("localhost", "127.0.0.1")
+ROOM, ROOM_A_PROCESS = 1 << 20, 1 << 16
+"""Bytes without which a run is not begun: what a start writes, and then some steps."""
+REMEDY = "free space there, or choose a log_path that this user may write to"
 
 
 def preflight(spec: Spec, config: Mapping[str, Any]) -> None:
@@ -27,7 +32,7 @@ def preflight(spec: Spec, config: Mapping[str, Any]) -> None:
     Raises:
         InvalidSpec: log_path cannot be used, or the dataset is not there.
     """
-    problems = [*_log_path(spec), *_dataset(spec, config)]
+    problems = [*_log_path(spec, len(config["processes"])), *_dataset(spec, config)]
     if problems:
         raise InvalidSpec(problems)
 
@@ -66,18 +71,26 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _log_path(spec: Spec) -> Iterator[Problem]:
-    folder = absolute(spec.log_path) / spec.job_name
+def unusable(folder: Path, processes: int) -> str:
+    """Why a run cannot be kept in a folder, which need not be there yet; '' when it can.
+
+    Args:
+        processes: of the run; each needs room for its keys, its log and its last words.
+    """
     while not os.path.lexists(folder):
         folder = folder.parent
     if not os.path.isdir(folder):
-        wrong = f"and {folder} is not a folder"
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        wrong = f"and {folder} cannot be written to: it is read-only, or not this user's"
-    else:
-        return
-    yield Problem(spec.where("log_path"), "log_path", f"is {spec.log_path!r}, {wrong}",
-                  "choose a log_path that this user may write to")
+        return f"{folder} is not a folder"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"{folder} cannot be written to: it is read-only, or not this user's"
+    free, least = shutil.disk_usage(folder).free, ROOM + processes * ROOM_A_PROCESS
+    return f"{folder} has {free >> 10} kB free, less than {least >> 10}" if free < least else ""
+
+
+def _log_path(spec: Spec, processes: int) -> Iterator[Problem]:
+    wrong = unusable(absolute(spec.log_path) / spec.job_name, processes)
+    if wrong:
+        yield Problem(spec.where("log_path"), "log_path", f"is {spec.log_path!r}, and {wrong}", REMEDY)
 
 
 def _dataset(spec: Spec, config: Mapping[str, Any]) -> Iterator[Problem]:

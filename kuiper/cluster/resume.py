@@ -17,13 +17,15 @@ from kuiper.cluster.launch import (
     in_parallel,
     issue_certificates,
     refuse_second,
+    rolled_back,
     secret_values,
     start,
 )
 from kuiper.cluster.paths import state_folder
+from kuiper.cluster.preflight import REMEDY, check_ports, unusable
 from kuiper.cluster.states import State
 from kuiper.cluster.store import Job
-from kuiper.errors import ConflictError, SpecError, UsageError
+from kuiper.errors import ConflictError, JobFailed, SpecError, UsageError
 
 RESUME = "resume"
 """The last word of the data plane's command (see kuiper.run)."""
@@ -36,6 +38,7 @@ def resume(job: Job, say: Callable[[str], None] = lambda line: None) -> None:
         UsageError: it has succeeded.
         SpecError: it keeps no checkpoints, its configuration is gone, or a secret is not in the environment.
         ConflictError: it runs, or another of its name does, or something of it is left.
+        JobFailed: its disk is full or read-only.
         HostError, JobFailed: it could not be started; what had been started is stopped again.
     """
     try:
@@ -52,6 +55,9 @@ def resume(job: Job, say: Callable[[str], None] = lambda line: None) -> None:
         if store.observe([job])[0].state is State.SUCCEEDED:
             raise UsageError(f"{job.job_name} {job.run_id} has succeeded: there is nothing to resume",
                              "submit it again for another run")
+        check_ports(config)
+        if wrong := unusable(job.run_dir, len(job.processes)):
+            raise JobFailed(f"{job.job_name} {job.run_id} cannot go on: {wrong}", REMEDY)
         _renew(job)
         job.final, job.failure, job.submitter = None, None, myself()
         job.save()
@@ -67,7 +73,9 @@ def resume(job: Job, say: Callable[[str], None] = lambda line: None) -> None:
         order["argv"] = [*(word for word in order["argv"] if word != RESUME), RESUME]
         host.put(json.dumps(order, indent=2).encode(), own.agent)
 
-    start(job, config, lambda: in_parallel(stage, job.processes), say)
+    with rolled_back(job, say):
+        in_parallel(stage, job.processes)
+        start(job, config, say)
 
 
 def _order(job: Job, process: store.Process) -> dict[str, Any]:
