@@ -150,7 +150,7 @@ class Process:
             link = RemoteLink(self.rank, self.blocks, channels, *common, losses)
         tls = self.folder / "tls" if conf["security"] == "tls" else None
         link.mesh = Mesh(self.rank, [process["name"] for process in self.plan], channels, self.blocks, link,
-                         about["run_id"], tls, self.attempt)
+                         about["run_id"], tls, self.attempt, about["retry"])
         return link
 
     def start(self, job: Job) -> None:

@@ -17,6 +17,9 @@ from kuiper.algorithms.peers import PeerAlgorithm
 from kuiper.link import Channel, Link
 from kuiper.topology import Exchange, mutual, pull
 
+KEPT = 3
+"""Steps whose rows wait for a peer that does not read, where nobody waits for it either."""
+
 
 class Gossip(PeerAlgorithm):
     """Local steps mixed with what a few random peers hold.
@@ -53,10 +56,11 @@ class Gossip(PeerAlgorithm):
         state = self.begin("work", link, {"thetas": thetas, **job.optimizer.init(thetas)})
         thetas = state.pop("thetas")
         link.expect(self.parameters, lambda step: self.exchange(step).between(job.nodes, link.nodes))
+        keep = None if job.deadline is None else KEPT
         for step in self.steps():
             exchange = self.exchange(step)
             with phase("communicate"):
-                await link.send(self.parameters, step, link.nodes, thetas, to=exchange)
+                await link.send(self.parameters, step, link.nodes, thetas, to=exchange, keep=keep)
             with phase("compute"):
                 rows, losses = job.learner.gradients(thetas, link.nodes, batch=step)
                 rows[torch.from_numpy(~self.screen.passed(step, link.nodes, rows, losses))] = 0

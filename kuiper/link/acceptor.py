@@ -24,6 +24,7 @@ class Acceptor:
     Args:
         rank: of this process; only higher ranks dial it.
         attempt: of this process.
+        retry: the highest attempt that another can truly be at; beyond, it only wants to join again.
         door: says who they are.
         admitted: called with (hello, host, outgoing, incoming) for each pair, in a thread of its own.
 
@@ -32,11 +33,12 @@ class Acceptor:
         port: where it listens, 0 before it does.
     """
 
-    def __init__(self, rank: int, attempt: int, door: Door, admitted: Admitted) -> None:
+    def __init__(self, rank: int, attempt: int, retry: int, door: Door, admitted: Admitted) -> None:
         self.refused = 0
         self.port = 0
         self._rank = rank
         self._attempt = attempt
+        self._retry = retry
         self._door = door
         self._admitted = admitted
         self._attempts: dict[int, int] = {}
@@ -171,7 +173,7 @@ class Acceptor:
         """WELCOME, or why not."""
         if hello.run != self._door.run:
             return handshake.OTHER_RUN
-        if hello.rank <= self._rank or self._closing:
+        if hello.rank <= self._rank or hello.attempt > self._retry or self._closing:
             return handshake.NOT_YOU
         known = self._attempts.get(hello.rank)
         if known is not None and hello.attempt <= known:

@@ -344,7 +344,7 @@ def test_a_slow_peer_is_sent_the_newest_model(mesh) -> None:
     wide = torch.zeros(WIDTH).to(torch.bfloat16)
     for step in range(200):  # 600 kB each; a few fit into the kernel's buffers
         for rank in (1, 2):
-            server.post(rank, MODEL, step, np.array(BLOCKS[rank], np.uint32), wide, supersede=True)
+            server.post(rank, MODEL, step, np.array(BLOCKS[rank], np.uint32), wide, keep=1)
         if step % 20 == 0:
             time.sleep(0.02)
     fast.inbox.wait(lambda: fast.inbox.frames and fast.inbox.frames[-1][1].step == 199)
