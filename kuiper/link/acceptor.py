@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from kuiper.errors import ConflictError, KuiperError
 from kuiper.link import handshake
 from kuiper.link.handshake import Door, Hello
+from kuiper.link.sparing import Sparing
 
 Admitted = Callable[[Hello, str, socket.socket, socket.socket], None]
 _MOST_GREETINGS = 64
@@ -47,6 +48,8 @@ class Acceptor:
         """Attempt and first connection of ranks whose second connection has yet to come."""
         self._greeting: dict[socket.socket, None] = {}
         """Connections in their handshake, oldest first."""
+        self._strangers = Sparing(log)
+        self._known = [Sparing(log) for _ in door.names]
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -100,6 +103,8 @@ class Acceptor:
         if self._listener is not None:
             handshake.shut(self._listener)
             self._thread.join()
+        for told in (self._strangers, *self._known):
+            told.close()
 
     def _serve(self, listener: socket.socket) -> None:
         while not self._closing:
@@ -109,7 +114,7 @@ class Acceptor:
                 connection = self._door.wrap(raw)
             except OSError as error:
                 if not self._closing:
-                    log.warning("cannot accept a connection: %s", error)
+                    self._strangers.warning("cannot accept a connection: %s", error)
                     time.sleep(0.01)  # out of file descriptors, most likely: others may close theirs
                 continue
             with self._changed:
@@ -135,7 +140,7 @@ class Acceptor:
             self._greeting.pop(connection, None)
             self.refused += problem is not None and not self._closing
         if problem is not None:
-            log.warning("refused a connection from %s: %s", host, problem)
+            self._strangers.warning("refused a connection from %s: %s", host, problem)
             connection.close()
         else:
             self._admit(connection, hello, host)
@@ -160,9 +165,10 @@ class Acceptor:
             connection.sendall(Hello(self._rank, self._attempt, self._door.run, status=status).pack())
             connection.settimeout(None)
         except OSError as error:  # its threads, or the wait for its other half, will find it closed
-            log.warning("%s was lost while it joined: %s", name, error)
+            self._known[hello.rank].warning("%s was lost while it joined: %s", name, error)
         if status != handshake.WELCOME:
-            log.warning("refused %s, attempt %d: %s", name, hello.attempt, handshake.REFUSALS[status])
+            why = handshake.REFUSALS[status]
+            self._known[hello.rank].warning("refused %s, attempt %d: %s", name, hello.attempt, why)
             connection.close()
         elif first is None:
             self._await_second(hello.rank, connection)
