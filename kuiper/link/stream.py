@@ -255,16 +255,20 @@ class Receiver(threading.Thread):
     def run(self) -> None:
         reason = "this process failed while it received"
         try:
-            reason = self._frames()
-        except ProtocolError as error:
-            reason = f"broke the protocol: {error.message}"
-        except OSError as error:
-            reason = f"lost the connection: {error}"
+            reason = self.read()
         finally:
             self._peer.finish(reason)
 
-    def _frames(self) -> str:
+    def read(self) -> str:
         """Read until the end; returns why it ended."""
+        try:
+            return self._frames()
+        except ProtocolError as error:
+            return f"broke the protocol: {error.message}"
+        except OSError as error:
+            return f"lost the connection: {error}"
+
+    def _frames(self) -> str:
         peer, office = self._peer, self._peer.office
         view = memoryview(self._header)
         while True:
@@ -289,6 +293,8 @@ class Receiver(threading.Thread):
         channel = office.channels.get(header.channel)
         if channel is None:
             raise ProtocolError(f"channel {header.channel} is not declared")
+        if channel.shared and peer.rank:
+            raise ProtocolError(f"channel {channel.name} is the hub's alone")
         allowed = office.blocks[office.rank if channel.shared else peer.rank]
         wire.check(header, channel, allowed)
         index = bytearray(wire.index_bytes(channel, header.nodes))
