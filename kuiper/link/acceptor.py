@@ -197,6 +197,10 @@ class Acceptor:
 
         with self._changed:
             self._changed.wait_for(lambda: taken() or self._closing, handshake.HANDSHAKE_SECONDS)
-            if not taken():
-                del self._halves[rank]
-                first.close()
+            if taken():
+                return
+            attempt, _ = self._halves.pop(rank)
+            self.refused += not self._closing
+            first.close()
+        why = "its second connection did not come"
+        self._known[rank].warning("refused %s, attempt %d: %s", self._door.names[rank], attempt, why)

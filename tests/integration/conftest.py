@@ -41,9 +41,9 @@ def mesh() -> Iterator[Callable[..., Mesh]]:
     """Make a mesh with a recorder; all are closed at the end and leave no thread."""
     made: list[Mesh] = []
 
-    def make(rank: int, folder: Path | None = None, attempt: int = 0) -> Mesh:
+    def make(rank: int, folder: Path | None = None, attempt: int = 0, **more: int) -> Mesh:
         own = folder / NAMES[rank] if folder else None
-        made.append(Mesh(rank, NAMES, CHANNELS, BLOCKS, Recorder(), RUN, own, attempt))
+        made.append(Mesh(rank, NAMES, CHANNELS, BLOCKS, Recorder(), RUN, own, attempt, **more))
         return made[-1]
 
     yield make

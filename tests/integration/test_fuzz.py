@@ -166,4 +166,4 @@ def test_no_frame_takes_more_memory_than_one(caplog: pytest.LogCaptureFixture) -
     more, growth = max(peak - now for now, peak in seen[1:]), seen[-1][0] - seen[1][0]
     print(f"at most {more} bytes at once, and {growth} kept after {len(seen)} rounds")
     assert more < 1 << 17  # 64 kB of them is where a late frame is thrown away
-    assert growth < 1 << 16
+    assert growth < 1 << 18  # of 3 MB sent
