@@ -165,11 +165,75 @@ def test_retry(case: Case) -> None:
     assert (ended["code"], ended["attempts"]) == (0, 2)
 
 
+def test_what_is_reserved_is_written_in_place(case: Case) -> None:
+    """As on a full disk: a new file cannot be begun."""
+    path = case.folder / "exit.json"
+    agent.reserve(str(path))
+    place = os.stat(agent.RESERVED % path).st_ino
+    (case.folder / f"exit.json.{os.getpid()}.tmp").mkdir()  # where a new file would begin
+    agent.persist(str(path), {"code": 1}, tries=1)
+    assert case.json("exit.json") == {"code": 1} and os.stat(path).st_ino == place
+
+
 def test_duration(case: Case) -> None:
     case.start(sh("trap '' TERM; sleep 60 & wait; sleep 60"), duration=0.5, grace=0.5)
     ended = case.ended()
     assert (ended["reason"], ended["signal"]) == ("duration", 9)
     assert "0.5 s" in ended["first_error"]
+
+
+def behind(case: Case, name: str, *before: Case, **plan: Any) -> Case:
+    """A process that leaves a file `ran` and sleeps, started behind other runs."""
+    folder = case.folder.parent.parent / f"{name} [1]" / "ps"
+    queued = Case(folder, f"{RUN_ID}-{name}")
+    after = [str(each.folder.parent) for each in before]
+    assert queued.start(["sh", "-c", 'touch "$0/ran"; sleep 60', str(folder)], after=after, **plan) == "ready"
+    return queued
+
+
+def ran(case: Case) -> bool:
+    return (case.folder / "ran").exists()
+
+
+def test_a_queue_keeps_its_order_however_each_of_it_ends(case: Case) -> None:
+    case.start(SLEEP)
+    second = behind(case, "second", case)
+    third = behind(case, "third", case, second, duration=1)
+    fourth = behind(case, "fourth", case, second, third)
+    assert second.look()["after"] == third.look()["after"] == str(case.folder.parent)
+    assert second.stop().returncode == 0
+    assert second.json("exit.json")["reason"] == "stopped"
+    os.kill(case.json("agent.lock")["pid"], signal.SIGKILL)  # its process goes on, so those behind it do not
+    time.sleep(1.5)  # more than third may take: its wait is not counted
+    assert third.look()["after"] == str(case.folder.parent) and not (third.folder / "exit.json").exists()
+    os.kill(case.json("proc.json")["pid"], signal.SIGKILL)
+    ended = third.ended()
+    assert ended["reason"] == "duration" and ended["ended"] - ended["started"] >= 1
+    until(lambda: (fourth.folder / "proc.json").exists())
+    assert fourth.json("proc.json")["started"] >= ended["ended"] and ran(third) and not ran(second)
+    assert fourth.stop(grace=1).returncode == 0
+
+
+def test_nothing_in_a_queue_waits_for_what_is_gone(case: Case) -> None:
+    """A killed agent's lock, another boot's, a pid that is somebody else's now, no folder at all."""
+    mine = agent.identity(os.getpid())
+    assert mine is not None
+    before = []
+    for index, who in enumerate([{**mine, "boot_id": "another boot"}, {**mine, "start_time": 1}]):
+        before.append(Case(case.folder.parent.parent / f"gone {index}" / "ps"))
+        for name in ("agent.lock", "proc.json"):
+            (before[-1].folder / name).write_text(json.dumps(who))
+    queued = behind(case, "queued", *before)
+    until(lambda: ran(queued))
+    after = [str(case.folder.parent.parent / "nowhere"), str(queued.folder.parent)]
+    killed = behind(case, "killed", queued)
+    os.kill(killed.json("agent.lock")["pid"], signal.SIGKILL)
+    last = behind(case, "last", queued, killed)
+    assert last.look()["after"] == after[1] and killed.look()["agent_alive"] is False
+    assert agent.first_alive(after) == after[1] and agent.first_alive(after[:1]) is None
+    assert queued.stop(grace=1).returncode == 0
+    until(lambda: ran(last))
+    assert last.stop(grace=1).returncode == 0 and not ran(killed)
 
 
 def test_the_log_is_rotated_while_it_is_written(case: Case) -> None:
