@@ -32,8 +32,14 @@ class Gossip(PeerAlgorithm):
         self.period = period
 
     @cached_property
+    def mixed(self) -> slice:
+        """Columns that peers send and mix: all, but for statistics that each keeps to itself."""
+        learner = self.job.learner
+        return slice(learner.parameters if self.job.local_statistics else learner.size)
+
+    @cached_property
     def parameters(self) -> Channel:
-        return Channel("parameters", 1, width=self.job.learner.size, dtype=self.job.row_dtype)
+        return Channel("parameters", 1, width=self.mixed.stop, dtype=self.job.row_dtype)
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -56,7 +62,7 @@ class Gossip(PeerAlgorithm):
         for step in self.steps():
             exchange = self.exchange(step)
             with phase("communicate"):
-                await link.send(self.parameters, step, link.nodes, thetas, to=exchange)
+                await link.send(self.parameters, step, link.nodes, thetas[:, self.mixed], to=exchange)
             with phase("compute"):
                 rows, losses = job.learner.gradients(thetas, link.nodes, batch=step)
                 rows[torch.from_numpy(~self.screen.passed(step, link.nodes, rows, losses))] = 0
@@ -68,7 +74,7 @@ class Gossip(PeerAlgorithm):
                 for place, node in enumerate(link.nodes):
                     heard = neighbours.of(node)
                     if len(heard):
-                        moved[place] += self.mix(thetas[place], heard)
+                        moved[place, self.mixed] += self.mix(thetas[place, self.mixed], heard)
             thetas = moved
             await self.tell(link, step, thetas, losses, {"thetas": thetas, **state})
 
