@@ -15,6 +15,7 @@ from tests.integration.jobs import events, follow, trajectory, write_spec
 COMMON = {"dataset": "digits", "model": {"mlp": {"hidden": [32], "dropout": 0.2}}, "batch_size": 16, "seed": 7,
           "engine": "sequential", "eval_interval": 4}
 STEPS = {"steps": 10, "optimizer": {"sgd": {"lr": 0.1, "momentum": 0.9, "nesterov": True}}}
+NORMALISED = {"model": {"mlp": {"hidden": [32], "norm": "batch"}}}
 
 FAMILIES = {
     "parameter_server": {
@@ -39,6 +40,13 @@ FAMILIES = {
         "num_workers": 4, "num_byzantine": 1, "attack": {"ipm": {"eps": 0.5}},
         "partition": {"dirichlet": {"alpha": 1.0}}, "eval_interval": 2, "security": "none",
         "row_dtype": "bfloat16"},
+    "statistics_in_rows": {
+        **STEPS, "algorithm": {"parameter_server": {"worker_momentum": 0.5}}, "num_workers": 5,
+        "num_byzantine": 1, "aggregator": "multi_krum", "attack": {"ipm": {"eps": 2.0}}, **NORMALISED,
+        "buffers": "aggregate", "precision": "bfloat16"},
+    "statistics_of_peers": {
+        **STEPS, "algorithm": "elastic_gossip", "num_workers": 3, **NORMALISED, "buffers": "local",
+        "validation": 0.2},
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from kuiper import random
 from kuiper.attacks import label_flip
 from kuiper.attacks.adversary import Adversary
-from kuiper.data import Dataset
+from kuiper.data import Dataset, hold_out
 from kuiper.data.synthetic import synthetic
 from kuiper.errors import SpecError
 from kuiper.learner import Batches, FlatModel, Learner
@@ -246,6 +246,7 @@ def test_whatever_draws_is_keyed() -> None:
     assert torch.equal(alone[0], block[3])
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's, before it comes to what draws
 @pytest.mark.parametrize("drawing", ["dropout", "a module", "torchvision's stochastic depth"])
 def test_batched_refuses_what_it_cannot_key(drawing: str) -> None:
     module, data = nn.Sequential(Coin(), dense()), DATA
@@ -406,6 +407,24 @@ def test_scores_are_those_of_the_definition() -> None:
     assert scores["top_1"] == pytest.approx(100 * (logits.argmax(1) == DATA.test_y).float().mean().item())
     assert scores["top_5"] == 100.0  # of four classes
     assert scores["loss"] == pytest.approx(functional.cross_entropy(logits, DATA.test_y).item(), rel=1e-5)
+
+
+def test_a_validation_set_is_apart_from_all_else() -> None:
+    data = hold_out(DATA, 0.2, seed=1)
+    assert (len(data.train_y), len(data.validation_y), len(data.test_y)) == (126, 31, 60)
+    whole, parts = (Counter(map(tuple, x.tolist())) for x in (DATA.train_x, torch.cat([data.train_x, data.validation_x])))
+    assert whole == parts and torch.equal(data.test_x, DATA.test_x)
+    assert torch.equal(hold_out(DATA, 0.2, 1).validation_x, data.validation_x)
+    assert not torch.equal(hold_out(DATA, 0.2, 2).validation_x, data.validation_x)
+    ours, plain = learner(dense(), data), learner(dense())
+    theta = points(ours.size, 1)[0]
+    scores, expected = ours.evaluate(theta), plain.evaluate(theta)
+    as_test = replace(DATA, test_x=data.validation_x, test_y=data.validation_y)
+    held_out = learner(dense(), as_test).evaluate(theta)
+    assert scores == expected | {f"validation_{name}": value for name, value in held_out.items()}
+    for fraction in (0.001, 0.999):
+        with pytest.raises(SpecError, match="one set would be empty"):
+            hold_out(DATA, fraction, 1)
 
 
 def test_evaluation_is_a_function_of_theta_and_leaves_training_alone() -> None:
