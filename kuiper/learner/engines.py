@@ -35,7 +35,7 @@ class Sequential:
 
     def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int, rows: torch.Tensor) -> np.ndarray:
         model, losses = self.model, []
-        self._train_mode()
+        model.train_mode()
         for place, node in enumerate(nodes.tolist()):
             if thetas.dim() == 2 or place == 0:
                 model.theta.copy_(thetas if thetas.dim() == 1 else thetas[place])
@@ -46,7 +46,7 @@ class Sequential:
     def updates(self, theta: torch.Tensor, nodes: np.ndarray, numbers: range, optimizer: Optimizer,
                 lr_scale: float, rows: torch.Tensor) -> np.ndarray:
         model, losses = self.model, []
-        self._train_mode()
+        model.train_mode()
         for place, node in enumerate(nodes.tolist()):
             model.theta.copy_(theta)
             state = optimizer.init(model.theta)
@@ -55,10 +55,6 @@ class Sequential:
                 losses.append(loss)
             torch.sub(model.theta, theta, out=rows[place])
         return _numbers(losses).reshape(len(nodes), -1).mean(1)
-
-    def _train_mode(self) -> None:
-        if not self.model.module.training:  # as evaluation leaves it
-            self.model.module.train()
 
     def _backward(self, node: int, numbers: range) -> Iterator[torch.Tensor]:
         """The loss of each batch at the model's theta of that moment; its gradient is in the model.
@@ -121,6 +117,7 @@ class Batched:
 
     def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int, rows: torch.Tensor) -> np.ndarray:
         losses = np.empty(len(nodes))
+        self.model.train_mode()
         thetas = thetas.expand(len(nodes), -1)
         for start in range(0, len(nodes), self.chunk):
             block = slice(start, start + self.chunk)

@@ -66,6 +66,11 @@ class FlatModel:
         """Whether rows hold statistics: b > 0."""
         return self.size > self.parameters
 
+    def train_mode(self) -> None:
+        """Evaluation leaves the module in the other one."""
+        if not self.module.training:
+            self.module.train()
+
     def forward(self, inputs: torch.Tensor,
                 tensors: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
         """Logits (B, classes) of inputs (B, ...) in float32, computed in `precision`.

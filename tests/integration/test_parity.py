@@ -23,7 +23,8 @@ FAMILIES = {
         "num_byzantine": 1, "aggregator": "multi_krum", "attack": {"ipm": {"eps": 2.0}}},
     "adam_trimmed_mean_alie": {
         "steps": 10, "algorithm": "parameter_server", "num_workers": 3, "num_byzantine": 1,
-        "aggregator": "trimmed_mean", "attack": {"alie": {"z": 1.5}}, "optimizer": "adam", "schedule": "cosine"},
+        "aggregator": "trimmed_mean", "attack": {"alie": {"z": 1.5}}, "optimizer": "adam", "schedule": "cosine",
+        **NORMALISED, "buffers": "aggregate", "precision": "bfloat16"},
     "crash": {
         **STEPS, "algorithm": "parameter_server", "num_workers": 4, "num_byzantine": 1,
         "aggregator": "median", "attack": "crash"},
@@ -34,19 +35,12 @@ FAMILIES = {
         "num_byzantine": 1, "attack": {"ipm": {"eps": 0.5}}},
     "gossiping_sgd": {
         **STEPS, "algorithm": {"gossiping_sgd": {"period": 2}}, "num_workers": 3, "num_byzantine": 1,
-        "attack": "sign_flip", "row_dtype": "bfloat16"},
+        "attack": "sign_flip", "row_dtype": "bfloat16", **NORMALISED, "buffers": "local", "validation": 0.2},
     "fedavg": {
         "rounds": 5, "algorithm": {"fedavg": {"clients_per_round": 3, "overcommit": 1.0, "local_steps": 3}},
         "num_workers": 4, "num_byzantine": 1, "attack": {"ipm": {"eps": 0.5}},
         "partition": {"dirichlet": {"alpha": 1.0}}, "eval_interval": 2, "security": "none",
         "row_dtype": "bfloat16"},
-    "statistics_in_rows": {
-        **STEPS, "algorithm": {"parameter_server": {"worker_momentum": 0.5}}, "num_workers": 5,
-        "num_byzantine": 1, "aggregator": "multi_krum", "attack": {"ipm": {"eps": 2.0}}, **NORMALISED,
-        "buffers": "aggregate", "precision": "bfloat16"},
-    "statistics_of_peers": {
-        **STEPS, "algorithm": "elastic_gossip", "num_workers": 3, **NORMALISED, "buffers": "local",
-        "validation": 0.2},
 }  # fmt: skip
 
 

@@ -295,6 +295,7 @@ def test_engines_agree_on_batchnorm(precision: torch.dtype, buffers: bool) -> No
     sequential, batched = (learner(normalised(), images(), engine, buffers=buffers, precision=precision)
                            for engine in ("sequential", "batched"))
     thetas = points(sequential.size).abs_()
+    assert sequential.evaluate(thetas[0]) == batched.evaluate(thetas[0])  # and train on as before
     rows, losses = sequential.gradients(thetas, NODES, batch=3)
     rows_too, losses_too = batched.gradients(thetas, NODES, batch=3)
     near = {"rtol": 1e-3, "atol": 1e-5} if precision is torch.float32 else {"rtol": 0.05, "atol": 0.05}
