@@ -16,10 +16,12 @@ from kuiper.algorithms.base import Algorithm, Job
 from kuiper.attacks.adversary import Adversary
 from kuiper.config.build import Builder
 from kuiper.learner.pool import PooledLearner
+from kuiper.link.attendance import Losses
 from kuiper.link.collective import CollectiveLink, announcements
 from kuiper.link.local import Switchboard
 from kuiper.link.mesh import Mesh
 from kuiper.link.remote import CONSULT, RemoteLink, reduce_channels
+from kuiper.link.virtual import VirtualHub
 from kuiper.pool import Pool
 from kuiper.record import Recorder, environment
 from kuiper.record.atomic import write_json
@@ -120,20 +122,7 @@ class Process:
         """This process's nodes, over the mesh, or over collectives that it watches."""
         algorithm = builder.algorithm(job, records=True)
         job.keeper.roles = frozenset({"serve"} if self.rank == 0 else {"work"} if algorithm.stateful else ())
-        blocks, device = self.blocks, job.theta.device
-        channels = (*algorithm.channels, *CONSULT)
-        if self.conf["transport"] == "collective":
-            channels = announcements(channels)
-            link = CollectiveLink(self.rank, blocks, channels, adversary, self.notify, device,
-                                  processes=self.plan, peers=algorithm.peers)
-        else:
-            if algorithm.peers:
-                channels += reduce_channels(job.learner.size, len(blocks) - 1, job.row_dtype)
-            link = RemoteLink(self.rank, blocks, channels, adversary, self.notify, device,
-                              self.config["job"]["tolerate"])
-        tls = self.folder / "tls" if self.conf["security"] == "tls" else None
-        link.mesh = Mesh(self.rank, [p["name"] for p in self.plan], channels, blocks, link,
-                         self.config["job"]["run_id"], tls, self.attempt)
+        link = self.link(builder, job, algorithm, adversary)
         self.connect(link, algorithm)
         try:
             if self.resume:
@@ -141,6 +130,28 @@ class Process:
             await (algorithm.serve(link) if self.rank == 0 else algorithm.work(link))
         finally:
             await link.close()
+
+    def link(self, builder: Builder, job: Job, algorithm: Algorithm, adversary: Adversary) -> RemoteLink:
+        """What this process is linked to the others by; it has met nobody yet."""
+        conf, about = self.conf, self.config["job"]
+        channels = (*algorithm.channels, *CONSULT)
+        common = (adversary, self.notify, job.theta.device)
+        losses = Losses(about["tolerate"], about["retry"], float(conf["join_timeout"]))
+        if conf["transport"] == "collective":
+            channels = announcements(channels)
+            link = CollectiveLink(self.rank, self.blocks, channels, *common,
+                                  processes=self.plan, peers=algorithm.peers)
+        elif self.rank == 0 and conf["clock"] == "virtual":
+            link = VirtualHub(self.rank, self.blocks, channels, *common, losses,
+                              clock=builder.clock(), idle=algorithm.stateful)
+        else:
+            if algorithm.peers:
+                channels += reduce_channels(job.learner.size, len(self.blocks) - 1, job.row_dtype)
+            link = RemoteLink(self.rank, self.blocks, channels, *common, losses)
+        tls = self.folder / "tls" if conf["security"] == "tls" else None
+        link.mesh = Mesh(self.rank, [process["name"] for process in self.plan], channels, self.blocks, link,
+                         about["run_id"], tls, self.attempt)
+        return link
 
     def start(self, job: Job) -> None:
         """The first line of the record."""

@@ -81,6 +81,7 @@ class Algorithm(ABC):
         self.job = job
         self.records = records
         self.screen = Screen(job.on_nan, job.recorder)
+        self._counted = np.zeros(len(job.nodes), bool)
 
     @property
     @abstractmethod
@@ -126,17 +127,21 @@ class Algorithm(ABC):
 
         Args:
             state: as `begin` takes it; not changed in place from here on. A block's has a row per node.
-            nodes: whose rows the step had; a hub says so.
+            nodes: whose rows the step had; a hub says so. The checkpoint names all since the one before it,
+                because their state is another than it was there.
         Returns:
             Whether it was due.
         """
         keeper = self.job.keeper
+        if nodes is not None:
+            self._counted[nodes] = True
         due = keeper.due(role, step)
         if due is None:
             return False
         values = {"nodes": link.nodes.tolist(), "times": link.times().tolist()}
         if nodes is not None:
-            values |= {"present": nodes.tolist(), "record": self.job.recorder.state()}
+            values |= {"present": np.flatnonzero(self._counted).tolist(), "record": self.job.recorder.state()}
+            self._counted[:] = False
         keeper.give(role, due, values, state)
         return True
 

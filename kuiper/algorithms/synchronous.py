@@ -73,6 +73,8 @@ class ParameterServer(Algorithm):
             state = self.begin("work", link, {"momentum": nothing})
         async for request in link.requests(self.model, job.learner.together):
             self.keep("work", link, request.step - 1, state)
+            if not len(request.nodes):
+                continue
             with phase("compute"):
                 rows, losses = job.learner.gradients(request.row, request.nodes, batch=request.step)
                 if self.beta:

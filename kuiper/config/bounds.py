@@ -184,9 +184,14 @@ def _needs(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> 
 
 
 def _clock(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
-    if conf["clock"] == "virtual" and not simulate:
-        report("clock", "is virtual, and processes over the mesh run on the wall clock in this version",
-               "write `clock: auto`, or run it with --simulate")
+    if conf["clock"] != "virtual" or simulate:
+        return
+    if conf["algorithm"].get("_peers_"):
+        report("clock", f"is virtual, and processes keep it only for a server with workers or clients; "
+               f"{conf['algorithm']['_name_']} is peer-to-peer", "write `clock: auto`, or run it with --simulate")
+    elif conf["transport"] == "collective":
+        report("clock", "is virtual, and transport collective has no time but the real one",
+               "write `transport: mesh`")
 
 
 def _pool(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:

@@ -53,6 +53,7 @@ def compose(spec: Spec, simulate: bool = False, run_id: str | None = None) -> di
             "spec_folder": str(spec.path.parent),
             "allow": spec.allow,
             "tolerate": spec.on_failure["tolerate"],
+            "retry": spec.on_failure["retry"],
         },
         "processes": [
             {"name": one.name, "host": one.host, "device": one.device, "nodes": one.nodes} for one in placed

@@ -121,7 +121,7 @@ LIMITS: dict[str, Key] = {
 ON_FAILURE: dict[str, Key] = {
     "tolerate": Key("int", "worker processes that may be gone at once; null: as many as leave n - f nodes",
                     low=0),
-    "retry": Key("int", "how often a worker process that died is started again; until it is back it is gone",
+    "retry": Key("int", "how often a worker process that died is started again; waited for if too few are left",
                  low=0, high=1000, default=0),
 }
 WORKER: dict[str, Key] = {
@@ -161,7 +161,8 @@ VALUES: dict[str, Key] = {
                      choices=("float32", "bfloat16")),
     "engine": Key("text", "how gradients are computed; auto: the model's own choice",
                   choices=("auto", "sequential", "batched")),
-    "clock": Key("text", "auto: virtual when simulated, wall otherwise", choices=("auto", "virtual", "wall")),
+    "clock": Key("text", "auto: virtual when simulated, wall otherwise; processes of a server can be virtual too",
+                 choices=("auto", "virtual", "wall")),
     "transport": Key("text", "mesh, or collective: torch.distributed, every row, between trusted hosts",
                      choices=("mesh", "collective")),
     "row_dtype": Key("text", "gradients, updates and peers' parameters as they travel; models stay float32",

@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from math import inf
 
 import numpy as np
 import torch
@@ -146,9 +147,12 @@ class Inbox:
             self._expected = lambda _: senders
             self._changed.notify_all()
 
-    async def gather(self, step: int, quorum: int | None, deadline: float | None,
-                     minimum: int) -> tuple[Gathered, np.ndarray]:
+    async def gather(self, step: int, quorum: int | None, deadline: float | None, minimum: int,
+                     hope: Callable[[], float] = lambda: 0.0) -> tuple[Gathered, np.ndarray]:
         """What arrived, in node order, and the live nodes (ids) that were waited for in vain.
+
+        Args:
+            hope: called when there are too few; until when (monotonic seconds) some that are gone may come back.
 
         Raises:
             QuorumLost: fewer than `minimum` rows are still possible, or there at the deadline.
@@ -159,29 +163,40 @@ class Inbox:
             self._gathering = step
             self._changed.notify_all()
             slot = self._slot(step)
-        ends = None if deadline is None else self.loop.time() + deadline
+        ends = inf if deadline is None else self.loop.time() + deadline
         while True:
             self._wake.clear()
             there = slot.state == 2
             possible = there | self._live(slot.senders)
-            if possible.sum() < minimum:
-                raise QuorumLost(
-                    f"{self.channel.name}, step {step}: {possible.sum()} of {len(slot.senders)} senders "
-                    f"are alive, {minimum} are needed",
-                    "look for the first error: `logs JOB --errors`; to survive more, declare a larger `f`")
-            if there.sum() >= (possible.sum() if quorum is None else min(quorum, possible.sum())):
+            overdue = self.loop.time() >= ends
+            if there.sum() >= max(minimum, possible.sum() if quorum is None else min(quorum, possible.sum())):
                 return self._close(step, slot, there), _NONE
+            if overdue and there.sum() >= minimum:
+                return self._close(step, slot, there), slot.senders[~there]
+            until = inf if overdue else ends
+            if overdue or possible.sum() < minimum:
+                until = min(until, hope())
+                if (self._live(slot.senders) & ~possible).any():  # some are back, and begin now
+                    ends = inf if deadline is None else self.loop.time() + deadline
+                    continue
+                if self.loop.time() >= until:
+                    raise self._too_few(step, slot, there, possible, minimum, deadline if overdue else None)
             try:
-                async with asyncio.timeout_at(ends):
+                async with asyncio.timeout_at(None if until == inf else until):
                     await self._wake.wait()
             except TimeoutError:
-                missing = slot.senders[~there]
-                if there.sum() < minimum:
-                    raise QuorumLost(
-                        f"{self.channel.name}, step {step}: {there.sum()} rows after the deadline of "
-                        f"{deadline:g} s, {minimum} are needed; missing: nodes {missing.tolist()}",
-                        "raise `deadline`, or declare a larger `f`") from None
-                return self._close(step, slot, there), missing
+                continue
+
+    def _too_few(self, step: int, slot: Slot, there: np.ndarray, possible: np.ndarray, minimum: int,
+                 deadline: float | None) -> QuorumLost:
+        where = f"{self.channel.name}, step {step}"
+        if deadline is None:
+            return QuorumLost(
+                f"{where}: {possible.sum()} of {len(slot.senders)} senders are alive, {minimum} are needed",
+                "look for the first error: `logs JOB --errors`; to survive more, declare a larger `f`")
+        return QuorumLost(
+            f"{where}: {there.sum()} rows after the deadline of {deadline:g} s, {minimum} are needed; "
+            f"missing: nodes {slot.senders[~there].tolist()}", "raise `deadline`, or declare a larger `f`")
 
     def _slot(self, step: int) -> Slot:
         slot = self._slots.get(step)

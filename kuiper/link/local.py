@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from kuiper.attacks.adversary import Adversary
-from kuiper.errors import QuorumLost
 from kuiper.link.base import Channel, Gathered, Link, Neighbours, Request, Traffic
+from kuiper.link.choice import first
 from kuiper.link.clock import VirtualClock, WallClock
 from kuiper.link.reduce import ordered_mean
 from kuiper.link.wire import frame_bytes
@@ -95,26 +95,10 @@ class LocalLink(Link):
         return Gathered(nodes, rows, columns, late)
 
     def _ask(self, reply: Channel, quorum: int | None, deadline: float | None, minimum: int) -> int:
-        """Choose whose rows will count, ask those nodes, and advance the clock; the number late."""
+        """Ask those whose rows will count; the number of the others."""
         model, step, row, to = self._asked
         self._asked = None
-        wanted = len(to) if quorum is None else min(quorum, len(to))
-        begun = self._virtual.hub if self._virtual else 0.0
-        arrival = self._virtual.arrivals(model, reply, to) if self._virtual else np.zeros(len(to))
-        byzantine = np.isin(to, self._adversary.byzantine)
-        arrival[byzantine] = begun  # by default Byzantine rows arrive first
-        order = np.lexsort((to, ~byzantine, arrival))[:wanted]
-        order = order[arrival[order] <= begun + (np.inf if deadline is None else deadline)]
-        chosen = np.sort(to[order])
-        if self._virtual:
-            everyone = len(chosen) == wanted
-            self._virtual.hub = arrival[order].max(initial=begun) if everyone else begun + deadline
-        if len(chosen) < max(minimum, 1):
-            by = "" if deadline is None else f" by the deadline of {deadline:g} s"
-            raise QuorumLost(
-                f"{reply.name}, step {step}: {len(chosen)} rows of {len(to)}{by}, "
-                f"{max(minimum, 1)} are needed",
-                "declare a larger `f`, raise `deadline`, or use faster `devices`")
+        chosen = first(self._virtual, self._adversary, model, reply, step, to, quorum, deadline, minimum)
         self._shared.requests.put_nowait(Request(step, chosen, row))
         return len(to) - len(chosen)
 

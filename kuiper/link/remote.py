@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from kuiper.attacks.adversary import Adversary
-from kuiper.errors import JobFailed, QuorumLost
+from kuiper.errors import JobFailed
+from kuiper.link.attendance import Attendance, Losses, Notify
 from kuiper.link.base import Channel, Gathered, Link, Neighbours, Request, Traffic
 from kuiper.link.clock import WallClock
 from kuiper.link.inbox import Inbox
@@ -20,9 +21,6 @@ from kuiper.link.mesh import LEFT, Mesh
 from kuiper.link.reduce import ordered_mean
 from kuiper.link.wire import Header, byte_view, frame_bytes
 from kuiper.topology import Exchange
-
-Notify = Callable[..., None]
-
 
 OFFER = Channel("offer", 300, width=0, columns=("first", "second", "third"), charged=False)
 ANSWER = replace(OFFER, name="answer", number=301)
@@ -44,12 +42,12 @@ class RemoteLink(Link):
         blocks: the nodes of every rank; blocks[0] is the hub, node n.
         notify: called with (event, **values) for what a person should know.
         device: where the role wants its rows; they travel from and to the CPU's memory.
-        tolerate: processes that may be lost; None leaves it to the gathers.
+        losses: what is done about processes that are lost.
     """
 
     def __init__(self, rank: int, blocks: Sequence[np.ndarray], channels: Sequence[Channel],
                  adversary: Adversary, notify: Notify, device: torch.device,
-                 tolerate: int | None = None) -> None:
+                 losses: Losses = Losses()) -> None:
         self.nodes = blocks[rank]
         self.traffic = Traffic()
         self.mesh: Mesh | None = None
@@ -58,16 +56,9 @@ class RemoteLink(Link):
         self._adversary = adversary
         self._notify = notify
         self._device = device
-        self._tolerate = tolerate
-        self._lost: set[int] = set()
-        self._returned: dict[int, int] = {}
-        """Attempts of processes that joined again and count from the next step on."""
-        self._lock = threading.Lock()  # of what is alive, lost and returned
+        self._here = Attendance(blocks, notify, losses)
         self._clock = WallClock()
-        self._rank_of = np.zeros(sum(len(block) for block in blocks), np.int64)
-        for owner, block in enumerate(blocks):
-            self._rank_of[block] = owner
-        self._alive = np.ones(len(blocks), bool)
+        self._published: tuple[Channel, int, torch.Tensor, np.ndarray] | None = None
         self._inboxes = {c.number: Inbox(c, self.live) for c in channels if not c.shared}
         self._channels = {c.number: c for c in channels}
         self._asked = Requests()
@@ -91,44 +82,22 @@ class RemoteLink(Link):
             self._inboxes[header.channel].arrived(header, nodes.astype(np.int64), columns)
 
     def joined(self, rank: int, attempt: int) -> None:
-        with self._lock:
-            if not self._alive[rank]:
-                self._returned[rank] = attempt
+        self._here.joined(rank, attempt)
+        self._wake()
 
     def gone(self, rank: int, reason: str) -> None:
-        with self._lock:
-            self._returned.pop(rank, None)
-            if not self._alive[rank]:
-                return
-            self._alive[rank] = False
-            if reason != LEFT:
-                self._lost.add(rank)
-        if reason != LEFT:
-            self._notify("gone", rank=rank, nodes=self._blocks[rank].tolist(), reason=reason)
+        if not self._here.gone(rank, reason):
+            return
         if rank == 0:
             self._asked.end(None if reason == LEFT else reason)
+        self._wake()
+
+    def _wake(self) -> None:
         for inbox in self._inboxes.values():
             inbox.wake()
 
     def live(self, nodes: np.ndarray) -> np.ndarray:
-        """As `Link.live`.
-
-        Raises:
-            QuorumLost: more processes are gone than may be.
-        """
-        if self._tolerate is not None and len(self._lost) > self._tolerate:
-            raise QuorumLost(f"{len(self._lost)} worker processes are gone, "
-                             f"on_failure tolerates {self._tolerate}", "look for the first error: `logs JOB --errors`")
-        return self._alive[self._rank_of[nodes]]
-
-    def _welcome(self, step: int) -> None:
-        """Count those that have joined again: they are asked from this step on, and not waited for before."""
-        with self._lock:
-            returned, self._returned = self._returned, {}
-            self._alive[list(returned)] = True
-            self._lost -= returned.keys()
-        for rank, attempt in returned.items():
-            self._notify("joined", step=step, rank=rank, nodes=self._blocks[rank].tolist(), attempt=attempt)
+        return self._here.live(nodes)
 
     # -- the link ---------------------------------------------------------------------------
 
@@ -141,17 +110,30 @@ class RemoteLink(Link):
 
     async def publish(self, channel: Channel, step: int, row: torch.Tensor, to: np.ndarray,
                       reply: Channel) -> None:
-        self._welcome(step)
+        self._here.welcome(step)
         self._inboxes[reply.number].ask(step, to)
-        owners = self._rank_of[to]
-        for rank in np.unique(owners):
-            if self._alive[rank]:
+        self._published = (channel, step, row, to)
+        self._ask(np.flatnonzero(self._here.alive))
+
+    def _ask(self, ranks: Iterable[int]) -> None:
+        """Send what is published to those processes that have some of its nodes."""
+        channel, step, row, to = self._published
+        owners = self._here.rank_of[to]
+        for rank in ranks:
+            if (owners == rank).any():
                 self._post(int(rank), channel, step, to[owners == rank], row, supersede=True)
+
+    def _hope(self) -> float:
+        """Ask those that have come back for the step at hand; until when others may come (monotonic seconds)."""
+        if self._published is None:
+            return 0.0
+        self._ask(self._here.welcome(self._published[1]))
+        return max(self._here.may_return().values(), default=0.0)
 
     async def requests(self, channel: Channel, together: int) -> AsyncIterator[Request]:
         while (request := await self._asked.next()) is not None:
             row = request.row.to(self._device)
-            for start in range(0, len(request.nodes), together):
+            for start in range(0, max(len(request.nodes), 1), together):
                 if start and self._asked.newer:
                     break  # the hub went on without the rest
                 yield Request(request.step, request.nodes[start : start + together], row)
@@ -168,7 +150,7 @@ class RemoteLink(Link):
         self._inboxes[channel.number].put(step, nodes, rows)
         for rank in range(1, len(self._blocks)):
             needed = to.between(nodes, self._blocks[rank]) if rank != self._rank else nodes[:0]
-            if len(needed) and self._alive[rank]:
+            if len(needed) and self._here.alive[rank]:
                 places = torch.from_numpy(np.searchsorted(nodes, needed))
                 self._post(rank, channel, step, needed, rows if len(needed) == len(nodes) else rows[places])
 
@@ -177,7 +159,7 @@ class RemoteLink(Link):
 
     async def gather(self, channel: Channel, step: int, quorum: int | None = None,
                      deadline: float | None = None, minimum: int = 1) -> Gathered:
-        gathered, missing = await self._inboxes[channel.number].gather(step, quorum, deadline, minimum)
+        gathered, missing = await self._inboxes[channel.number].gather(step, quorum, deadline, minimum, self._hope)
         gathered = replace(gathered, rows=gathered.rows.to(self._device, torch.float32))
         if len(missing):
             self._notify("late", step=step, nodes=missing.tolist(), deadline=deadline)
@@ -251,8 +233,8 @@ class RemoteLink(Link):
             return [float(column[0]) for column in heard.columns.values()]
         offers = await self.gather(OFFER, number)
         table = np.stack(list(offers.columns.values()), axis=1).tolist()
-        reply = answer(dict(zip(self._rank_of[offers.nodes].tolist(), table, strict=True)))
-        for rank in np.flatnonzero(self._alive)[1:].tolist():
+        reply = answer(dict(zip(self._here.rank_of[offers.nodes].tolist(), table, strict=True)))
+        for rank in np.flatnonzero(self._here.alive)[1:].tolist():
             tell(rank, ANSWER, reply)
         return list(reply)
 

@@ -111,8 +111,9 @@ def check(header: Header, channel: Channel, allowed: np.ndarray) -> None:
         raise ProtocolError(f"{where}: dtype code {header.flags}, declared {dtype_code(channel)}")
     if header.step < 0:
         raise ProtocolError(f"{where}: step {header.step} is negative")
-    if not 1 <= header.nodes <= len(allowed):
-        raise ProtocolError(f"{where}: names {header.nodes} nodes, expected 1 to {len(allowed)}")
+    least = 0 if channel.shared else 1  # a model may come with nothing to do
+    if not least <= header.nodes <= len(allowed):
+        raise ProtocolError(f"{where}: names {header.nodes} nodes, expected {least} to {len(allowed)}")
     rows = 1 if channel.shared else header.nodes
     if header.rows != rows:
         raise ProtocolError(f"{where}: {header.rows} rows for {header.nodes} nodes, expected {rows}")

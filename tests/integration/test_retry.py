@@ -55,6 +55,20 @@ def test_a_restarted_worker_joins_again_at_the_next_step(tmp_path: Path) -> None
     assert time.monotonic() - began < 10 and status(job)["state"] == "FAILED"
 
 
+def test_a_worker_that_every_step_needs_is_waited_for(tmp_path: Path) -> None:
+    conf = {key: value for key, value in LONG.items() if key != "f"}
+    job = start(write_spec(tmp_path, "all", conf, 3, on_failure={"retry": 1}))
+    run_dir = job["run_dir"]
+    kill(job, "worker_2")
+    wait_for(lambda: events(run_dir, "joined"))
+    goes_on(job)
+    assert {event["rows"] for event in events(run_dir, "step")} == {3}
+    began = time.monotonic()
+    kill(job, "worker_2")  # once more than it is started again: there is nothing to wait for
+    wait_for(lambda: status(job)["state"] == "FAILED")
+    assert time.monotonic() - began < 10 and "2 of 3 senders are alive" in status(job)["reason"]
+
+
 def test_peers_cannot_join_again(tmp_path: Path) -> None:
     conf = {**LONG, "algorithm": "elastic_gossip"}
     del conf["f"]

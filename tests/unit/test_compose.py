@@ -45,7 +45,7 @@ def test_resolved(job, tmp_path):
     config = job(aggregator="multi_krum", num_byzantine=2, attack={"ipm": {"eps": 10}}, quorum="n-f",
                  deadline="2m", optimizer={"lr": 1}, seed="${num_workers}")
     assert config["job"] == {"job_name": "j", "run_id": "", "mode": "cluster", "task": "cv",
-                             "spec_folder": str(tmp_path), "allow": [], "tolerate": None}
+                             "spec_folder": str(tmp_path), "allow": [], "tolerate": None, "retry": 0}
     assert config["processes"][2] == {"name": "worker_2", "host": "localhost", "device": "cpu",
                                       "nodes": [5, 6, 7, 8, 9]}
     conf = config["conf"]
@@ -111,7 +111,8 @@ def test_ways_to_set_a_parameter(job, form):
         ({"epochs": 2}, "epochs", "so is steps"),
         ({"algorithm": "fedavg"}, "steps", "counts in rounds"),
         ({"rounds": 3, "steps": ...}, "rounds", "counts in steps or epochs"),
-        ({"clock": "virtual"}, "clock", "--simulate"),
+        ({"clock": "virtual", "algorithm": "all_reduce"}, "clock", "--simulate"),
+        ({"clock": "virtual", "transport": "collective"}, "clock", "transport: mesh"),
         ({"quorum": 11}, "quorum", "at most 10"),
         ({"quorum": 0}, "quorum", "n-f"),
         ({"algorithm": ...}, "algorithm", "known: all_reduce"),

@@ -1,0 +1,104 @@
+"""Who is here: the processes of a mesh, as the one that asks them knows it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kuiper.errors import QuorumLost
+from kuiper.link.stream import LEFT
+
+Notify = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What is done about processes that are lost.
+
+    Attributes:
+        tolerate: how many may be; None leaves it to the gathers.
+        retry: how often each is started again.
+        patience: seconds in which one that is started again should be back.
+    """
+
+    tolerate: int | None = None
+    retry: int = 0
+    patience: float = 0.0
+
+
+class Attendance:
+    """Told by the mesh's threads, asked by the event loop.
+
+    Args:
+        blocks: the nodes of every rank.
+        notify: called with (event, **values) for what a person should know.
+    """
+
+    def __init__(self, blocks: Sequence[np.ndarray], notify: Notify, losses: Losses) -> None:
+        self.rank_of = np.zeros(sum(len(block) for block in blocks), np.int64)
+        for owner, block in enumerate(blocks):
+            self.rank_of[block] = owner
+        self.alive = np.ones(len(blocks), bool)
+        self._blocks = blocks
+        self._notify = notify
+        self._losses = losses
+        self._lost: dict[int, float] = {}
+        """When each was lost, on the monotonic clock; who said goodbye is not."""
+        self._attempts = [0] * len(blocks)
+        self._returned: set[int] = set()
+        """Have joined again, and count from the next step on."""
+        self._lock = threading.Lock()
+
+    def joined(self, rank: int, attempt: int) -> None:
+        with self._lock:
+            self._attempts[rank] = attempt
+            if not self.alive[rank]:
+                self._returned.add(rank)
+
+    def gone(self, rank: int, reason: str) -> bool:
+        """Whether that is news."""
+        with self._lock:
+            self._returned.discard(rank)
+            if not self.alive[rank]:
+                return False
+            self.alive[rank] = False
+            if reason != LEFT:
+                self._lost[rank] = time.monotonic()
+        if reason != LEFT:
+            self._notify("gone", rank=rank, nodes=self._blocks[rank].tolist(), reason=reason)
+        return True
+
+    def live(self, nodes: np.ndarray) -> np.ndarray:
+        """Mask of the nodes whose process is here.
+
+        Raises:
+            QuorumLost: more processes are gone than may be.
+        """
+        tolerate = self._losses.tolerate
+        if tolerate is not None and len(self._lost) > tolerate:
+            raise QuorumLost(f"{len(self._lost)} worker processes are gone, on_failure tolerates {tolerate}",
+                             "look for the first error: `logs JOB --errors`")
+        return self.alive[self.rank_of[nodes]]
+
+    def welcome(self, step: int) -> set[int]:
+        """Those that have joined again: they are asked from this step on, and not waited for before."""
+        with self._lock:
+            returned, self._returned = self._returned, set()
+            self.alive[list(returned)] = True
+            for rank in returned:
+                self._lost.pop(rank, None)
+        for rank in returned:
+            self._notify("joined", step=step, rank=rank, nodes=self._blocks[rank].tolist(),
+                         attempt=self._attempts[rank])
+        return returned
+
+    def may_return(self) -> dict[int, float]:
+        """The ranks that are lost and are started again, and until when each can be hoped for (monotonic)."""
+        with self._lock:
+            until = {rank: lost + self._losses.patience for rank, lost in self._lost.items()
+                     if self._attempts[rank] < self._losses.retry}
+        return {rank: end for rank, end in until.items() if time.monotonic() < end}
