@@ -77,8 +77,9 @@ class Builder:
 
     def model(self, data: Dataset, device: str) -> FlatModel:
         conf, precision = self.conf, getattr(torch, self.conf["precision"])
-        if precision is torch.bfloat16 and device != "cpu" and not torch.cuda.is_bf16_supported(False):
-            raise SpecError(f"precision: bfloat16 is not one of {torch.cuda.get_device_name()}",
+        emulated = device != "cpu" and not torch.cuda.is_bf16_supported(including_emulation=False)
+        if precision is torch.bfloat16 and emulated:
+            raise SpecError(f"precision: {torch.cuda.get_device_name()} only emulates bfloat16, which is slower",
                             "write `precision: float32`")
         random.seed_torch(self.seed, "initial weights")
         return FlatModel(self.make("model", data.shape, data.classes), conf["loss"], device,

@@ -155,8 +155,8 @@ VALUES: dict[str, Key] = {
                       low=0, high=0.99),
     "loss": Key("text", "of the model's logits; nll: of log-probabilities",
                 choices=("cross_entropy", "nll", "mse", "bce")),
-    "buffers": Key("text", "BatchNorm's running statistics: estimated from training samples at evaluation, part "
-                   "of every row, or each peer's own", choices=("reestimate", "aggregate", "local")),
+    "buffers": Key("text", "BatchNorm's running statistics: estimated from training samples at evaluation, "
+                   "part of every row, or each peer's own", choices=("reestimate", "aggregate", "local")),
     "precision": Key("text", "of the forward and backward pass; parameters and gradients stay float32",
                      choices=("float32", "bfloat16")),
     "engine": Key("text", "how gradients are computed; auto: the model's own choice",

@@ -26,7 +26,7 @@ def hold_out(data: Dataset, fraction: float, seed: int) -> Dataset:
     total = len(data.train_y)
     count = round(fraction * total)
     if not 0 < count < total:
-        raise SpecError(f"validation: {fraction:g} of {total} training samples is {count}: one set would be empty",
+        raise SpecError(f"validation: {fraction:g} of {total} training samples is {count}, which empties a set",
                         "write 0 for none, or another fraction")
     order = random.permutation(seed, "validation", 0, 0, total)
     held, stays = (torch.from_numpy(np.sort(part)) for part in (order[:count], order[count:]))

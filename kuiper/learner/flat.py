@@ -113,8 +113,8 @@ def _statistics(module: nn.Module, kept: bool) -> dict[str, torch.Tensor]:
         layer = module.get_submodule(name.rpartition(".")[0])
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and buffer.is_floating_point():
             if kept and layer.momentum is None:
-                raise SpecError(f"buffers: the layer of {name} has momentum None, which averages over all batches "
-                                "that it ever saw: no step can apply that",
+                raise SpecError(f"buffers: the layer of {name} has momentum None, an average over all batches "
+                                "that it ever saw, which no step can apply",
                                 "write `buffers: reestimate`, or give the layer a momentum")
             found[name] = buffer
     return found
