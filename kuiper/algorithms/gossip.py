@@ -35,8 +35,14 @@ class Gossip(PeerAlgorithm):
         self.period = period
 
     @cached_property
+    def mixed(self) -> slice:
+        """Columns that peers send and mix: all, but for statistics that each keeps to itself."""
+        learner = self.job.learner
+        return slice(learner.parameters if self.job.local_statistics else learner.size)
+
+    @cached_property
     def parameters(self) -> Channel:
-        return Channel("parameters", 1, width=self.job.learner.size, dtype=self.job.row_dtype)
+        return Channel("parameters", 1, width=self.mixed.stop, dtype=self.job.row_dtype)
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -60,7 +66,8 @@ class Gossip(PeerAlgorithm):
         for step in self.steps():
             exchange = self.exchange(step)
             with phase("communicate"):
-                await link.send(self.parameters, step, link.nodes, thetas, to=exchange, keep=keep)
+                rows = thetas[:, self.mixed]
+                await link.send(self.parameters, step, link.nodes, rows, to=exchange, keep=keep)
             with phase("compute"):
                 rows, losses = job.learner.gradients(thetas, link.nodes, batch=step)
                 rows[torch.from_numpy(~self.screen.passed(step, link.nodes, rows, losses))] = 0
@@ -72,7 +79,7 @@ class Gossip(PeerAlgorithm):
                 for place, node in enumerate(link.nodes):
                     heard = neighbours.of(node)
                     if len(heard):
-                        moved[place] += self.mix(thetas[place], heard)
+                        moved[place, self.mixed] += self.mix(thetas[place, self.mixed], heard)
             thetas = moved
             await self.tell(link, step, thetas, losses, {"thetas": thetas, **state})
 
