@@ -155,8 +155,8 @@ class Acceptor:
                 self.refused += 1
             self._changed.notify_all()
         try:
+            connection.settimeout(None)  # before the answer: with it, the other half may come and reading begin
             connection.sendall(Hello(self._rank, self._attempt, self._door.run, status=status).pack())
-            connection.settimeout(None)
         except OSError as error:  # its threads, or the wait for its other half, will find it closed
             log.warning("%s was lost while it joined: %s", name, error)
         if status != handshake.WELCOME:
