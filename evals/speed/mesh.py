@@ -16,12 +16,13 @@ import asyncio
 import multiprocessing
 import os
 import platform
-import resource
-import signal
+import re
+import ssl
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +39,12 @@ from kuiper.link.remote import RemoteLink
 HERE = Path(__file__).parent
 RUN = "20260101-000000-0000"
 TRANSPORTS = ("mesh", "mesh, TLS", "collective, gloo")
-KILLS = 10
+COLOURS = dict(zip((*TRANSPORTS, "memcpy"), ("#1f6fb4", "#a5c8ec", "#7c8797", "#dfe3e8"), strict=True))
+KILL_ALL = 3
+"""How many times the workers are killed, one after the other."""
 TIMEOUT = 300.0
+START = multiprocessing.get_context("forkserver")
+START.set_forkserver_preload(["kuiper.link.collective"])  # torch is imported once for all workers
 LEAST_STEPS = 7
 WARM_UP = 2
 """The first steps take memory."""
@@ -57,7 +62,23 @@ class Load(NamedTuple):
         return 4e-9 * self.workers * (self.row + (self.model if self.model > 1 else 0))
 
     def channels(self) -> tuple[Channel, Channel]:
-        return Channel("model", 1, self.model, shared=True), Channel("gradient", 2, self.row, columns=("loss",))
+        return (Channel("model", 1, self.model, shared=True),
+                Channel("gradient", 2, self.row, columns=("loss",)))
+
+
+class Measured(NamedTuple):
+    """Seconds of each step by transport; memory at the most, GB, of the server and of all workers."""
+
+    seconds: dict[str, list[float]]
+    server: float
+    workers: float
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.seconds[name])
+
+    def to_gloo(self, name: str) -> float:
+        """The speed, gloo's being 1."""
+        return self.median(TRANSPORTS[-1]) / self.median(name)
 
 
 def names(workers: int) -> list[str]:
@@ -103,11 +124,10 @@ def worker(rank: int, load: Load, folder: Path, ports: dict[str, int]) -> None:
     os._exit(0)
 
 
-def begin(links: dict[str, RemoteLink], load: Load, folder: Path) -> list[multiprocessing.Process]:
+def begin(links: dict[str, RemoteLink], load: Load, folder: Path) -> list[BaseProcess]:
     """Start the workers; returns when all have joined every link."""
     ports = {transport: one.mesh.listen()[1] for transport, one in links.items()}
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=worker, args=(rank, load, folder, ports), daemon=True)
+    processes = [START.Process(target=worker, args=(rank, load, folder, ports), daemon=True)
                  for rank in range(1, load.workers + 1)]
     for process in processes:
         process.start()
@@ -117,8 +137,13 @@ def begin(links: dict[str, RemoteLink], load: Load, folder: Path) -> list[multip
     return processes
 
 
-def measure(load: Load, seconds: float, folder: Path) -> dict[str, list[float]]:
-    """Seconds of each step, by transport."""
+def peak(process: int | str) -> float:
+    """The most memory that a process has had, GB."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process}/status").read_text())[1]) * 1024 / 1e9
+
+
+def measure(load: Load, seconds: float, folder: Path) -> Measured:
+    """Let the transports take turns for so many seconds."""
     links = {transport: link(transport, 0, load, folder) for transport in TRANSPORTS}
     processes = begin(links, load, folder)
     model, gradient = load.channels()
@@ -139,7 +164,7 @@ def measure(load: Load, seconds: float, folder: Path) -> dict[str, list[float]]:
     def bound(one: RemoteLink) -> Callable:
         return lambda number: step(one, number)
 
-    async def take_turns() -> dict[str, list[float]]:
+    async def take_turns() -> Measured:
         ways = {transport: bound(one) for transport, one in links.items()} | {"memcpy": memcpy}
         taken: dict[str, list[float]] = {name: [] for name in ways}
         number, ends = 0, time.perf_counter() + seconds
@@ -149,132 +174,132 @@ def measure(load: Load, seconds: float, folder: Path) -> dict[str, list[float]]:
                 began = time.perf_counter()
                 await way(number)
                 taken[name].append(time.perf_counter() - began)
+        memory = peak("self"), sum(peak(process.pid) for process in processes)
         for one in links.values():
             await one.close()
-        return {name: times[WARM_UP:] for name, times in taken.items()}
+        return Measured({name: times[WARM_UP:] for name, times in taken.items()}, *memory)
 
-    taken = asyncio.run(take_turns())
+    measured = asyncio.run(take_turns())
     for process in processes:
         process.join(TIMEOUT)
-    return taken
+    return measured
 
 
-def notice(load: Load, folder: Path) -> list[float]:
-    """Seconds from a SIGKILL, somewhere in a step, until the server's link knows; one worker after the other."""
+def notice(load: Load, moving: bool, folder: Path) -> list[float]:
+    """Kill one worker after the other, in the middle of a step or between two.
+
+    Returns:
+        Seconds from each SIGKILL until the link of the server knows.
+    """
     known: dict[int, float] = {}
-    loop = asyncio.new_event_loop()
-    changed = asyncio.Event()
+    loop, noticed = asyncio.new_event_loop(), asyncio.Event()
 
     def notify(event: str, *, rank: int, **values: object) -> None:
         known[rank] = time.perf_counter()
-        loop.call_soon_threadsafe(changed.set)
+        loop.call_soon_threadsafe(noticed.set)
 
     one = link("mesh, TLS", 0, load, folder, notify)
     processes = begin({"mesh, TLS": one}, load, folder)
     model, gradient = load.channels()
     theta, everyone = torch.zeros(load.model), np.arange(load.workers)
 
+    async def step(number: int) -> None:
+        await one.publish(model, number, theta, everyone[one.live(everyone)], gradient)
+        await one.gather(gradient, number, minimum=0)
+
     async def kill_each() -> list[float]:
-        taken, number, usual = [], 0, 0.0
+        taken, number = [], 0
         for rank, process in enumerate(processes, start=1):
-            for killing in (False, True):
+            for _ in range(WARM_UP):
                 number += 1
                 began = time.perf_counter()
-                await one.publish(model, number, theta, everyone[one.live(everyone)], gradient)
-                gathering = asyncio.create_task(one.gather(gradient, number, minimum=0))
-                if killing:
-                    await asyncio.sleep(usual * rank / len(processes))
-                    changed.clear()
-                    killed = time.perf_counter()
-                    os.kill(process.pid, signal.SIGKILL)
-                    await asyncio.wait_for(changed.wait(), TIMEOUT)
-                    taken.append(known[rank] - killed)
-                await gathering
-                usual = time.perf_counter() - began
+                await step(number)
+            usual, number = time.perf_counter() - began, number + 1
+            outstanding = asyncio.create_task(step(number)) if moving else asyncio.sleep(0)
+            await asyncio.sleep(usual * rank / (load.workers + 1))
+            noticed.clear()
+            killed = time.perf_counter()
+            process.kill()
+            await asyncio.wait_for(noticed.wait(), TIMEOUT)
+            taken.append(known[rank] - killed)
+            await outstanding
         await one.close()
         return taken
 
     taken = loop.run_until_complete(kill_each())
     loop.close()
-    for process in processes:
-        process.join(TIMEOUT)
     return taken
 
 
-def table(found: dict[Load, dict[str, list[float]]]) -> list[str]:
+def table(found: dict[Load, Measured]) -> list[str]:
     lines = ["| workers | floats | transport | GB/s, median | best | times gloo | ms a step | steps |",
              "|" + "---|" * 8]
-    for load, taken in found.items():
-        gloo = statistics.median(taken[TRANSPORTS[-1]])
-        for name, times in taken.items():
-            middle = statistics.median(times)
-            rates = f"{load.gigabytes / middle:.2f} | {load.gigabytes / min(times):.2f} | {gloo / middle:.2f}"
-            lines.append(f"| {load.workers} | {load.row:,} | {name} | {rates} | {1e3 * middle:.1f} | {len(times)} |")
+    for load, measured in found.items():
+        for name, times in measured.seconds.items():
+            middle = measured.median(name)
+            rates = f"{load.gigabytes / middle:.2f} | {load.gigabytes / min(times):.2f} | {measured.to_gloo(name):.2f}"
+            lines.append(
+                f"| {load.workers} | {load.row:,} | {name} | {rates} | {1e3 * middle:.1f} | {len(times)} |")
     return lines
 
 
-def draw(panels: dict[str, dict[Load, dict[str, list[float]]]]) -> None:
+def draw(panels: dict[str, dict[Load, Measured]]) -> None:
     """Bars of the median, GB/s; their labels are multiples of gloo's."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, every = pyplot.subplots(len(panels), figsize=(8, 3.2 * len(panels)), layout="constrained", squeeze=False)
-    colours = ("#1f6fb4", "#a5c8ec", "#7c8797", "#dfe3e8")
-    for axes, (title, found) in zip(every[:, 0], panels.items(), strict=True):
-        for place, (name, colour) in enumerate(zip((*TRANSPORTS, "memcpy"), colours, strict=True)):
-            middles = [statistics.median(taken[name]) for taken in found.values()]
-            gloo = [statistics.median(taken[TRANSPORTS[-1]]) for taken in found.values()]
-            bars = axes.bar([at + 0.2 * (place - 1.5) for at in range(len(found))],
-                            [load.gigabytes / middle for load, middle in zip(found, middles, strict=True)],
-                            0.19, label=name, color=colour)
-            axes.bar_label(bars, [f"{reference / middle:.2f}" for reference, middle in zip(gloo, middles)], fontsize=8)
+    figure, every = pyplot.subplots(len(panels), figsize=(8, 3.2 * len(panels)), layout="constrained")
+    for axes, (title, found) in zip(every, panels.items(), strict=True):
+        for place, (name, colour) in enumerate(COLOURS.items()):
+            rates = [load.gigabytes / measured.median(name) for load, measured in found.items()]
+            bars = axes.bar([at + 0.2 * (place - 1.5) for at in range(len(found))], rates, 0.19, label=name,
+                            color=colour)
+            axes.bar_label(bars, [f"{measured.to_gloo(name):.2f}" for measured in found.values()], fontsize=8)
         axes.set_xticks(range(len(found)), [f"{load.workers} workers\n{load.row:,} floats" for load in found])
         axes.set_ylabel("GB/s")
-        axes.set_title(f"{title} (labels: times gloo)", fontsize=10)
+        axes.set_title(f"{title}: median (labels: times gloo)", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
-    every[0, 0].legend(ncols=4, fontsize=8, frameon=False, loc="upper center")
+    every[0].legend(ncols=4, fontsize=8, frameon=False, loc="upper center")
     figure.savefig(HERE / "mesh.png", dpi=130)
-
-
-def report(both: dict, rows: dict, noticed: Sequence[float], floats: int, load: float) -> str:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    each = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    busy = f"load average {load:.1f} at the start" + (": other work ran beside it" if load > 0.5 else "")
-    return "\n".join([
-        "Model out and row in, counted together:", "", *table(both), "",
-        "Rows only, into the server:", "", *table(rows), "",
-        f"A worker killed with SIGKILL somewhere in a step of {len(noticed)} workers over TLS, {floats:,} floats, is noticed "
-        f"after {1e3 * statistics.median(noticed):.1f} ms (median of {len(noticed)}; worst {1e3 * max(noticed):.1f} ms).", "",
-        f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}; {busy}. Memory at its peak, all "
-        f"three transports open: {peak:.1f} GB in the server, {each:.1f} GB in the largest worker.", ""])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--floats", type=int, nargs="+", default=[1_000_000, 25_000_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[4, 8])
-    parser.add_argument("--seconds", type=float, default=8, help="for each line of four, at least")
+    parser.add_argument("--seconds", type=float, default=10, help="for each table, workers and floats, at least")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    load = os.getloadavg()[0]
-    sizes = [(workers, floats) for floats in arguments.floats for workers in arguments.workers]
+    busy, least, most = os.getloadavg()[0], min(arguments.workers), max(arguments.floats)
+    both: dict[Load, Measured] = {}
+    rows: dict[Load, Measured] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for process, files in credentials.issue(RUN, names(max(KILLS, *arguments.workers)), 3600).items():
+        for process, files in credentials.issue(RUN, names(max(arguments.workers)), 3600).items():
             (folder / process).mkdir()
             for file, content in files.items():
                 (folder / process / file).write_bytes(content)
-        both, rows = {}, {}
-        for workers, floats in sizes:
-            for found, one in ((both, Load(workers, floats, floats)), (rows, Load(workers, 1, floats))):
-                found[one] = measure(one, arguments.seconds, folder)
-                print(*table({one: found[one]})[2:], sep="\n", flush=True)
-        largest = max(arguments.floats)
-        noticed = notice(Load(KILLS, largest, largest), folder)
-    text = report(both, rows, noticed, largest, load)
+        for floats in arguments.floats:
+            for workers in arguments.workers:
+                for found, load in (both, Load(workers, floats, floats)), (rows, Load(workers, 1, floats)):
+                    found[load] = measure(load, arguments.seconds, folder)
+                    print(*table({load: found[load]})[2:], sep="\n", flush=True)
+        killed = {where: [seconds for _ in range(KILL_ALL) for seconds in notice(Load(least, most, most), moving, folder)]
+                  for where, moving in (("between two steps", False), ("in the middle of a step", True))}
+    every = [*both.values(), *rows.values()]
+    text = "\n".join([
+        "Model out and row in, counted together:", "", *table(both), "", "Rows only, into the server:", "",
+        *table(rows), "", f"SIGKILL of one of {least} workers, {most:,} floats, TLS, until the server's link knows:", "",
+        *(f"- {where}: {1e3 * statistics.median(times):.1f} ms, worst of {len(times)} {1e3 * max(times):.1f} ms"
+          for where, times in killed.items()),
+        "", f"{os.cpu_count()} cores, {platform.machine()}, {ssl.OPENSSL_VERSION.rsplit(' ', 3)[0]}, torch "
+        f"{torch.__version__}; load average {busy:.1f} at the start"
+        f"{': other work ran beside it' if busy > 0.5 else ''}. Memory at the most, all three transports open: "
+        f"{max(one.server for one in every):.1f} GB in the server, {max(one.workers for one in every):.1f} GB in all "
+        "workers.", ""])
     print("", text, sep="\n")
     (HERE / "mesh.md").write_text(text)
     draw({"Model out and row in": both, "Rows only, into the server": rows})

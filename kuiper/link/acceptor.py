@@ -155,7 +155,7 @@ class Acceptor:
                 self.refused += 1
             self._changed.notify_all()
         try:
-            connection.settimeout(None)  # before the answer: with it, the other half may come and reading begin
+            connection.settimeout(None)  # first: once it has the answer, its other half may come and make a peer
             connection.sendall(Hello(self._rank, self._attempt, self._door.run, status=status).pack())
         except OSError as error:  # its threads, or the wait for its other half, will find it closed
             log.warning("%s was lost while it joined: %s", name, error)
