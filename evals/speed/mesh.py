@@ -5,8 +5,8 @@
 The model goes to every worker and a row comes back from each, over the mesh without and with TLS and
 over `transport: collective` (gloo); a memcpy of the same bytes stands beside them. All are open at once,
 in the same processes, and take turns step by step, so that what else the machine does falls on all alike.
-A second table has rows only, for a model of one float: bytes into the server. Last, workers are killed.
-Prints tables and writes them to mesh.md beside this file, with the machine, and draws mesh.png.
+A second table has rows only, for a model of one float: bytes into the server. Then workers are killed.
+Prints tables, writes them to mesh.md beside this file, with the machine, and draws mesh.png.
 """
 
 from __future__ import annotations
@@ -15,31 +15,25 @@ import argparse
 import asyncio
 import multiprocessing
 import os
-import platform
 import re
-import ssl
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from mesh_report import TRANSPORTS, Load, Measured, draw, report, table
 
 from kuiper.attacks.adversary import Adversary
 from kuiper.link import credentials
-from kuiper.link.base import Channel
 from kuiper.link.collective import CollectiveLink, announcements
 from kuiper.link.mesh import Mesh
 from kuiper.link.remote import RemoteLink
 
 HERE = Path(__file__).parent
 RUN = "20260101-000000-0000"
-TRANSPORTS = ("mesh", "mesh, TLS", "collective, gloo")
-COLOURS = dict(zip((*TRANSPORTS, "memcpy"), ("#1f6fb4", "#a5c8ec", "#7c8797", "#dfe3e8"), strict=True))
 KILL_ALL = 3
 """How many times the workers are killed, one after the other."""
 TIMEOUT = 300.0
@@ -48,37 +42,6 @@ START.set_forkserver_preload(["kuiper.link.collective"])  # torch is imported on
 LEAST_STEPS = 7
 WARM_UP = 2
 """The first steps take memory."""
-
-
-class Load(NamedTuple):
-    """What a step moves: a model of `model` floats to each worker, a row of `row` floats from each."""
-
-    workers: int
-    model: int
-    row: int
-
-    @property
-    def gigabytes(self) -> float:
-        return 4e-9 * self.workers * (self.row + (self.model if self.model > 1 else 0))
-
-    def channels(self) -> tuple[Channel, Channel]:
-        return (Channel("model", 1, self.model, shared=True),
-                Channel("gradient", 2, self.row, columns=("loss",)))
-
-
-class Measured(NamedTuple):
-    """Seconds of each step by transport; memory at the most, GB, of the server and of all workers."""
-
-    seconds: dict[str, list[float]]
-    server: float
-    workers: float
-
-    def median(self, name: str) -> float:
-        return statistics.median(self.seconds[name])
-
-    def to_gloo(self, name: str) -> float:
-        """The speed, gloo's being 1."""
-        return self.median(TRANSPORTS[-1]) / self.median(name)
 
 
 def names(workers: int) -> list[str]:
@@ -231,49 +194,15 @@ def notice(load: Load, moving: bool, folder: Path) -> list[float]:
     return taken
 
 
-def table(found: dict[Load, Measured]) -> list[str]:
-    lines = ["| workers | floats | transport | GB/s, median | best | times gloo | ms a step | steps |",
-             "|" + "---|" * 8]
-    for load, measured in found.items():
-        for name, times in measured.seconds.items():
-            middle = measured.median(name)
-            rates = f"{load.gigabytes / middle:.2f} | {load.gigabytes / min(times):.2f} | {measured.to_gloo(name):.2f}"
-            lines.append(
-                f"| {load.workers} | {load.row:,} | {name} | {rates} | {1e3 * middle:.1f} | {len(times)} |")
-    return lines
-
-
-def draw(panels: dict[str, dict[Load, Measured]]) -> None:
-    """Bars of the median, GB/s; their labels are multiples of gloo's."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, every = pyplot.subplots(len(panels), figsize=(8, 3.2 * len(panels)), layout="constrained")
-    for axes, (title, found) in zip(every, panels.items(), strict=True):
-        for place, (name, colour) in enumerate(COLOURS.items()):
-            rates = [load.gigabytes / measured.median(name) for load, measured in found.items()]
-            bars = axes.bar([at + 0.2 * (place - 1.5) for at in range(len(found))], rates, 0.19, label=name,
-                            color=colour)
-            axes.bar_label(bars, [f"{measured.to_gloo(name):.2f}" for measured in found.values()], fontsize=8)
-        axes.set_xticks(range(len(found)), [f"{load.workers} workers\n{load.row:,} floats" for load in found])
-        axes.set_ylabel("GB/s")
-        axes.set_title(f"{title}: median (labels: times gloo)", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
-    every[0].legend(ncols=4, fontsize=8, frameon=False, loc="upper center")
-    figure.savefig(HERE / "mesh.png", dpi=130)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--floats", type=int, nargs="+", default=[1_000_000, 25_000_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[4, 8])
-    parser.add_argument("--seconds", type=float, default=10, help="for each table, workers and floats, at least")
+    parser.add_argument("--seconds", type=float, default=8, help="for each line of both tables")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    busy, least, most = os.getloadavg()[0], min(arguments.workers), max(arguments.floats)
+    busy = os.getloadavg()[0]
     both: dict[Load, Measured] = {}
     rows: dict[Load, Measured] = {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -284,25 +213,17 @@ def main() -> None:
                 (folder / process / file).write_bytes(content)
         for floats in arguments.floats:
             for workers in arguments.workers:
-                for found, load in (both, Load(workers, floats, floats)), (rows, Load(workers, 1, floats)):
+                for found, model in (both, floats), (rows, 1):
+                    load = Load(workers, model, floats)
                     found[load] = measure(load, arguments.seconds, folder)
                     print(*table({load: found[load]})[2:], sep="\n", flush=True)
-        killed = {where: [seconds for _ in range(KILL_ALL) for seconds in notice(Load(least, most, most), moving, folder)]
+        kill = Load(min(arguments.workers), max(arguments.floats), max(arguments.floats))
+        killed = {where: [seconds for _ in range(KILL_ALL) for seconds in notice(kill, moving, folder)]
                   for where, moving in (("between two steps", False), ("in the middle of a step", True))}
-    every = [*both.values(), *rows.values()]
-    text = "\n".join([
-        "Model out and row in, counted together:", "", *table(both), "", "Rows only, into the server:", "",
-        *table(rows), "", f"SIGKILL of one of {least} workers, {most:,} floats, TLS, until the server's link knows:", "",
-        *(f"- {where}: {1e3 * statistics.median(times):.1f} ms, worst of {len(times)} {1e3 * max(times):.1f} ms"
-          for where, times in killed.items()),
-        "", f"{os.cpu_count()} cores, {platform.machine()}, {ssl.OPENSSL_VERSION.rsplit(' ', 3)[0]}, torch "
-        f"{torch.__version__}; load average {busy:.1f} at the start"
-        f"{': other work ran beside it' if busy > 0.5 else ''}. Memory at the most, all three transports open: "
-        f"{max(one.server for one in every):.1f} GB in the server, {max(one.workers for one in every):.1f} GB in all "
-        "workers.", ""])
+    text = report(both, rows, killed, kill, busy)
     print("", text, sep="\n")
     (HERE / "mesh.md").write_text(text)
-    draw({"Model out and row in": both, "Rows only, into the server": rows})
+    draw({"Model out and row in": both, "Rows only, into the server": rows}, HERE / "mesh.png")
 
 
 if __name__ == "__main__":
