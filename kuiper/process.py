@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.attacks.adversary import Adversary
 from kuiper.config.build import Builder
+from kuiper.errors import HostError
 from kuiper.learner.pool import PooledLearner
 from kuiper.link.attendance import Losses
 from kuiper.link.collective import CollectiveLink, announcements
@@ -209,11 +211,25 @@ class Process:
             for rank in set(range(1, len(self.plan))) - here:
                 link.gone(rank, f"did not join within {timeout:g} s")
         else:
-            endpoint = json.loads((self.run_dir / "ps" / "endpoint.json").read_text())
-            mesh.join(endpoint["host"], endpoint["port"], timeout)
+            mesh.join(*self.endpoint(timeout), timeout)
         if algorithm.peers:
             mesh.connect_all(timeout)
         link.start()
+
+    def endpoint(self, timeout: float) -> tuple[str, int]:
+        """Host and port of rank 0, which this process may have been started before.
+
+        Raises:
+            HostError: it did not say where it listens in time.
+        """
+        path, deadline = self.run_dir / "ps" / "endpoint.json", time.monotonic() + timeout
+        while not path.exists():
+            if time.monotonic() > deadline:
+                raise HostError(f"ps did not say where it listens within {timeout:g} s (join_timeout)",
+                                f"see {path.with_name('log')}")
+            time.sleep(0.05)
+        endpoint = json.loads(path.read_text())
+        return endpoint["host"], endpoint["port"]
 
     def notify(self, event: str, **values: Any) -> None:
         """Something that a person should know: in the log and among the metrics."""

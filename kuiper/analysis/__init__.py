@@ -1,8 +1,9 @@
-"""Reading finished or running runs back: comparisons, time to accuracy, pictures."""
+"""Reading finished or running runs back: means over seeds, time to accuracy, tables, pictures."""
 
-from kuiper.analysis.plot import plot_runs
+from kuiper.analysis.curves import Curve, load_curves
+from kuiper.analysis.plot import plot_curves
 from kuiper.analysis.runs import Run, load_runs
 from kuiper.analysis.summary import compare
 from kuiper.analysis.time_to_accuracy import time_to_accuracy
 
-__all__ = ["Run", "compare", "load_runs", "plot_runs", "time_to_accuracy"]
+__all__ = ["Curve", "Run", "compare", "load_curves", "load_runs", "plot_curves", "time_to_accuracy"]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kuiper.analysis.curves import Curve
 from kuiper.analysis.labels import differing_keys, show
-from kuiper.analysis.runs import Run, load_runs
 from kuiper.errors import RecordError
 from kuiper.record.atomic import write_bytes
 
@@ -37,58 +37,61 @@ MOST_MARKERS = 41  # on one line; with more evaluations, only some are marked
 
 # Inches: the two panels keep their size, the picture grows with the labels.
 EDGE, PANELS, GUTTER, HEIGHT, ABOVE, BELOW = 0.65, 6.6, 0.3, 4.2, 0.85, 0.55
-LEADER, PERCENT, NAME = 0.45, 1.14, 1.22  # from the right panel to the marker, the percentage's end, the name
+LEADER = 0.45  # from the right panel to the marker
 
 
-def plot_runs(run_dirs: Sequence[Path], output: Path) -> Path:
-    """Draw the test accuracy of one or more runs and write the picture atomically.
+def plot_curves(curves: Sequence[Curve], output: Path) -> Path:
+    """Draw the test accuracy of one or more configurations and write the picture atomically.
 
-    Left against time, right against steps or rounds, each line named at its end with its last
-    accuracy; for peers a band reaches down to the worst honest one.
+    Left against time (the mean over the seeds at each evaluation), right against steps or rounds, each
+    line named at its end with its last accuracy. Of several seeds it is the mean, with a band for its
+    confidence interval. Of a single run of peers a band reaches down to the worst honest one.
 
     Args:
-        run_dirs: run directories, in the order of their colours.
+        curves: in the order of their colours.
         output: .png, .svg or .pdf.
 
     Returns:
         `output`.
 
     Raises:
-        RecordError: a directory is no run or has no evaluation, or the picture cannot be written.
+        RecordError: the picture cannot be written.
     """
     output = Path(output)
     if output.suffix not in (".png", ".svg", ".pdf"):
         raise RecordError(f"cannot draw {output}", "name the picture .png, .svg or .pdf")
     import matplotlib  # only those who draw pay for its import
 
-    runs = load_runs(run_dirs)
     picture = io.BytesIO()
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}):
-        draw(runs).savefig(picture, format=output.suffix[1:], dpi=160)
+        draw(curves).savefig(picture, format=output.suffix[1:], dpi=160)
     write_bytes(output, picture.getvalue())
     return output
 
 
-def draw(runs: Sequence[Run]) -> Figure:
+def draw(curves: Sequence[Curve]) -> Figure:
     """The figure itself, for those who want to change it before they save it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, HEIGHT), facecolor="white")
     left, right = figure.subplots(1, 2, sharey=True)
-    divisor, time_label = _time_unit(runs)
-    ends = [run.clock[-1] / divisor for run in runs], [run.rounds[-1] for run in runs]
-    for index, run in enumerate(runs):
-        _line(left, run, index, len(runs), [seconds / divisor for seconds in run.clock])
-        _line(right, run, index, len(runs), run.rounds)
-    _dress(left, time_label, max(ends[0]))
-    _dress(right, " or ".join(dict.fromkeys(run.unit for run in runs)).capitalize(), max(ends[1]))
-    title, subtitle = headline(runs)
+    divisor, time_label = _time_unit(curves)
+    times = [[seconds / divisor for seconds in curve.clock] for curve in curves]
+    for index, (curve, time) in enumerate(zip(curves, times, strict=True)):
+        _line(left, curve, index, len(curves), time)
+        _line(right, curve, index, len(curves), curve.rounds)
+    _dress(left, time_label, max(time[-1] for time in times))
+    units = dict.fromkeys(curve.unit for curve in curves)
+    _dress(right, " or ".join(units).capitalize(), max(curve.rounds[-1] for curve in curves))
+    title, subtitle = headline(curves)
     head = [
         figure.text(0, 0, title, fontsize=13.5, fontweight="bold", va="top"),
         figure.text(0, 0, subtitle, fontsize=9.5, color=GREY, va="top"),
     ]
-    names = [figure.text(0, 0, run.label) for run in runs]
-    labels = NAME + max(_inches(text) for text in names)
+    names = [figure.text(0, 0, curve.label) for curve in curves]
+    ends = [figure.text(0, 0, _end(curve), fontweight="bold") for curve in curves]
+    percent = LEADER + 0.13 + max(_inches(text) for text in ends)
+    labels = percent + 0.08 + max(_inches(text) for text in names)
     width = max(EDGE + PANELS + labels + 0.2, *(0.4 + _inches(text) for text in head))
     figure.set_size_inches(width, HEIGHT)
     figure.subplots_adjust(
@@ -97,14 +100,14 @@ def draw(runs: Sequence[Run]) -> Figure:
     )  # fmt: skip
     for text, below_top in zip(head, (0.14, 0.45), strict=True):
         text.set_position((0.2 / width, 1 - below_top / HEIGHT))
-    _name_lines(right, runs, names, width)
+    _name_lines(right, curves, names, ends, percent, width)
     return figure
 
 
-def headline(runs: Sequence[Run]) -> tuple[str, str]:
+def headline(curves: Sequence[Curve]) -> tuple[str, str]:
     """Title and subtitle: what all runs share; what differs is in the labels."""
-    different = differing_keys([run.config for run in runs])
-    conf = runs[0].config["conf"]
+    different = differing_keys([curve.config for curve in curves])
+    conf = curves[0].config["conf"]
 
     def shared(group: str) -> str | None:
         return None if group in different or group not in conf else show(conf[group].get("_name_"))
@@ -114,7 +117,7 @@ def headline(runs: Sequence[Run]) -> tuple[str, str]:
         title += f" on {shared('dataset')}"
     nodes, byzantine = (conf.get(key) for key in ("num_workers", "num_byzantine"))
     facts = [shared("algorithm"), shared("model")]
-    if len(runs) == 1 and conf["algorithm"].get("_rule_"):
+    if len(curves) == 1 and conf["algorithm"].get("_rule_"):
         facts.append(shared("aggregator"))
     if shared("partition") not in (None, "iid"):
         facts.append(_with_parameter(conf["partition"], "partition", different))
@@ -124,10 +127,14 @@ def headline(runs: Sequence[Run]) -> tuple[str, str]:
             title += f" ({_with_parameter(conf['attack'], 'attack', different)})"
     elif "num_workers" not in different:
         facts.append(f"{nodes} nodes")
-    if "seed" not in different:
+    counts = sorted({len(curve.runs) for curve in curves})
+    if counts[-1] > 1:
+        facts.append(f"mean of {' or '.join(map(str, counts))} seeds, band: its 95 % confidence interval")
+    elif "seed" not in different:
         facts.append(f"seed {conf.get('seed')}")
-    if any(run.worst for run in runs):
-        facts.append("line: mean over honest peers, band: down to the worst")
+    if any(curve.worst for curve in curves):
+        worst = "thin line: the worst" if counts[-1] > 1 else "band: down to the worst"
+        facts.append(f"line: mean over honest peers, {worst}")
     return title, "  ·  ".join(fact for fact in facts if fact)
 
 
@@ -158,16 +165,28 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     return placed
 
 
-def _line(axes: Axes, run: Run, index: int, count: int, x: Sequence[float]) -> None:
+def _line(axes: Axes, curve: Curve, index: int, count: int, x: Sequence[float]) -> None:
     colour = COLOURS[index % len(COLOURS)]
     axes.plot(
-        x, run.top_1, "-" if index < len(COLOURS) else "--", color=colour, zorder=3 + index / 100,
+        x, curve.top_1, "-" if index < len(COLOURS) else "--", color=colour, zorder=3 + index / 100,
         linewidth=2.0 if count <= 3 else 1.5, solid_capstyle="round", clip_on=False,
         markevery=math.ceil(len(x) / MOST_MARKERS), **_marker(index, 5.0 if count <= 3 else 4.2),
     )  # fmt: skip
-    if run.worst:
-        axes.fill_between(x, run.worst, run.top_1, color=colour, alpha=0.13, linewidth=0, zorder=2)
-        axes.plot(x, run.worst, color=colour, alpha=0.6, linewidth=0.8, zorder=2.5)
+    if curve.worst:
+        axes.plot(x, curve.worst, color=colour, alpha=0.6, linewidth=0.8, zorder=2.5)
+    low, high = curve.worst, curve.top_1
+    if curve.top_1_ci:
+        low, high = (
+            tuple(top_1 + sign * half for top_1, half in zip(curve.top_1, curve.top_1_ci, strict=True))
+            for sign in (-1, 1)
+        )
+    if low:
+        axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0, zorder=2)
+
+
+def _end(curve: Curve) -> str:
+    half = f" ± {curve.top_1_ci[-1]:.1f}" if curve.top_1_ci else ""
+    return f"{curve.top_1[-1]:.1f}{half} %"
 
 
 def _marker(index: int, size: float) -> dict[str, Any]:
@@ -189,37 +208,43 @@ def _dress(axes: Axes, x_label: str, x_end: float) -> None:
     axes.tick_params(length=0, pad=6)
 
 
-def _name_lines(axes: Axes, runs: Sequence[Run], names: Sequence[Text], width: float) -> None:
-    """To the right of the panel: each line's marker, last accuracy and name, tied to the line's end."""
+def _name_lines(
+    axes: Axes, curves: Sequence[Curve], names: Sequence[Text], ends: Sequence[Text],
+    percent: float, width: float,
+) -> None:  # fmt: skip
+    """To the right of the panel: each line's marker, last accuracy and name, tied to the line's end.
+
+    Args:
+        percent: inches from the panel to where the accuracies end.
+        width: of the figure, inches.
+    """
     box = axes.get_position()
     inch = 1 / (box.width * width)  # in the panel's own coordinates, where 1 is its right edge
-    ends = [0.0 if math.isnan(run.top_1[-1]) else run.top_1[-1] for run in runs]
-    heights = spread(ends, gap=6.5, low=1.5, high=98.5)
-    for index, (run, name, end, height) in enumerate(zip(runs, names, ends, heights, strict=True)):
+    lasts = [0.0 if math.isnan(curve.top_1[-1]) else curve.top_1[-1] for curve in curves]
+    heights = spread(lasts, gap=6.5, low=1.5, high=98.5)
+    for index, (curve, last, height) in enumerate(zip(curves, lasts, heights, strict=True)):
         colour = COLOURS[index % len(COLOURS)]
         y = height / 100
-        corners = [run.rounds[-1] / axes.get_xlim()[1], 1 + 0.08 * inch, 1 + (LEADER - 0.12) * inch]
+        corners = [curve.rounds[-1] / axes.get_xlim()[1], 1 + 0.08 * inch, 1 + (LEADER - 0.12) * inch]
         axes.plot(
-            [*corners, 1 + LEADER * inch], [end / 100, end / 100, y, y], color=colour, linewidth=0.8,
+            [*corners, 1 + LEADER * inch], [last / 100, last / 100, y, y], color=colour, linewidth=0.8,
             markevery=[3], transform=axes.transAxes, clip_on=False, **_marker(index, 6.0),
         )  # fmt: skip
-        axes.text(
-            1 + PERCENT * inch, y, f"{run.top_1[-1]:.1f} %", color=colour, fontweight="bold",
-            ha="right", va="center", transform=axes.transAxes,
-        )  # fmt: skip
-        name.set(x=1 + NAME * inch, y=y, va="center", color=INK, transform=axes.transAxes)
+        place = {"y": y, "va": "center", "transform": axes.transAxes}
+        ends[index].set(x=1 + percent * inch, ha="right", color=colour, **place)
+        names[index].set(x=1 + (percent + 0.08) * inch, color=INK, **place)
 
 
 def _inches(text: Text) -> float:
     return text.get_window_extent().width / text.get_figure().dpi
 
 
-def _time_unit(runs: Sequence[Run]) -> tuple[float, str]:
+def _time_unit(curves: Sequence[Curve]) -> tuple[float, str]:
     """What to divide seconds by, and the axis' label."""
-    longest = max(run.clock[-1] for run in runs)
+    longest = max(curve.clock[-1] for curve in curves)
     units = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"))
     divisor, unit = next((each for each in units if longest > 3 * each[0]), (1.0, "seconds"))
-    kinds = dict.fromkeys("simulated time" if run.virtual else "time" for run in runs)
+    kinds = dict.fromkeys("simulated time" if curve.virtual else "time" for curve in curves)
     return divisor, f"{' or '.join(kinds).capitalize()} ({unit})"
 
 

@@ -22,7 +22,8 @@ def check(
         path: of conf.yml.
         overrides: "key=value" options.
         simulate: check it as a simulation.
-        as_json: one object on stdout instead: ok, problems, and config when it is ok.
+        as_json: one object on stdout instead: ok, problems, and when it is ok config (of the first seed) and
+            seeds (all).
 
     Returns:
         Exit code: 0, or that of the error.
@@ -31,7 +32,7 @@ def check(
     from kuiper.config.compose import compose
 
     try:
-        config = compose(load(path, overrides, simulate), simulate)
+        configs = [compose(one, simulate) for one in load(path, overrides, simulate).each()]
     except KuiperError as error:
         if as_json:
             print(json.dumps({"ok": False, "problems": _problems(error)}))
@@ -39,10 +40,12 @@ def check(
             count = len(getattr(error, "problems", [error]))
             print(f"{error}\n\n{count} problem{'s' * (count > 1)}; nothing was started", file=sys.stderr)
         return error.exit_code
+    seeds = [config["conf"]["seed"] for config in configs]
     if as_json:
-        print(json.dumps({"ok": True, "problems": [], "config": config}))
+        print(json.dumps({"ok": True, "problems": [], "config": configs[0], "seeds": seeds}))
     else:
-        print("\n".join(summary(config)))
+        more = [f"  then       the same with seed {seed}" for seed in seeds[1:]]
+        print("\n".join(summary(configs[0]) + more))
     return 0
 
 

@@ -43,7 +43,7 @@ def list_jobs(
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for column in ("job", "run id", "state", "started", "mode", "accuracy"):
+    for column in ("job", "run id", "state", "submitted", "mode", "accuracy"):
         table.add_column(column, overflow="fold", no_wrap=column != "job")
     for job, status in zip(seen, statuses, strict=True):
         state = Text(status.state.value, COLOURS.get(status.state.value, ""))

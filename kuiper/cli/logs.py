@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kuiper.cli.options import AsJson, JobKey, Quiet, Verbose
+
+if TYPE_CHECKING:
+    from kuiper.cluster.logs import Line, Reader
 
 REFRESH = 0.5
 
@@ -30,25 +33,30 @@ def logs(
     from kuiper.errors import UsageError
 
     found = find(job)
-    if rank is not None and rank >= len(found.processes):
-        raise UsageError(f"--rank {rank}: no such process", f"give one of 0 to {len(found.processes) - 1}")
+    if rank is not None and rank >= len(found[0].processes):
+        raise UsageError(f"--rank {rank}: no such process", f"give one of 0 to {len(found[0].processes) - 1}")
     try:
         pattern = re.compile(grep or "")
     except re.error as error:
         raise UsageError(f"--grep {grep!r} is no regular expression: {error}", "escape it with \\") from error
-    sources = readers(found, rank)
-    width = max(len(source.process) for source in sources)
+    sources = [source for one in found for source in readers(one, rank)]
+
+    def named(source: Reader | Line) -> str:
+        return source.process if len(found) == 1 else f"{source.job.job_name} {source.process}"
+
+    width = max(map(len, map(named, sources)))
     while True:
         # before reading, so that nothing said at the end is lost
-        alive = follow and observe([found], detailed=True)[0].alive
+        alive = follow and any(status.alive for status in observe(found, detailed=True))
         for line in merged(sources, whole=not alive):
             if not pattern.search(line.text) or errors and not line.is_error:
                 continue
             if as_json:
                 content = line.record or {"msg": line.text}
-                print_json({"time": line.time, **content, "process": line.process}, None)
+                where = {"job_name": line.job.job_name, "process": line.process}
+                print_json({"time": line.time, **content, **where}, None)
             else:
-                print(line.shown if quiet else f"{line.process:{width}} | {line.shown}", flush=True)
+                print(line.shown if quiet else f"{named(line):{width}} | {line.shown}", flush=True)
         if not alive:
             return
         try:

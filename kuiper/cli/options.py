@@ -11,12 +11,14 @@ import typer
 def _job_names(incomplete: str) -> list[str]:
     from kuiper.cluster.store import jobs
 
-    return sorted({job.job_name for job in jobs() if job.job_name.startswith(incomplete)})
+    names = {name for job in jobs() for name in (job.job_name, job.series) if name}
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
 SpecFile = Annotated[Path, typer.Argument(metavar="CONF.YML", help="The job spec.")]
 JobKey = Annotated[
-    str, typer.Argument(metavar="JOB", help="A job name (newest run) or a run id.", autocompletion=_job_names)
+    str, typer.Argument(metavar="JOB", help="A name (its newest run, or one per seed) or a run id.",
+                        autocompletion=_job_names)
 ]
 JobKeys = Annotated[
     list[str], typer.Argument(metavar="JOB...", help="Job names or run ids.", autocompletion=_job_names)

@@ -18,6 +18,5 @@ def resume(
     from kuiper.cluster.resume import resume as resume_job
     from kuiper.cluster.store import find
 
-    found = find(job)
-    resume_job(found, (lambda line: None) if quiet else note)
-    show(found, follow, as_json, quiet)
+    resumed = resume_job(find(job), (lambda line: None) if quiet else note)
+    show(resumed, follow, as_json, quiet)

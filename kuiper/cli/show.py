@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,11 @@ COLOURS = {"SUCCEEDED": "green", "RUNNING": "cyan", "FAILED": "red", "LOST": "re
 def print_json(value: Any, indent: int | None = 2) -> None:
     """Print one JSON value on standard output."""
     print(json.dumps(value, indent=indent), flush=True)
+
+
+def print_each(values: Sequence[Any], indent: int | None = 2) -> None:
+    """Print JSON about one job as it is, about several as an array."""
+    print_json(values[0] if len(values) == 1 else list(values), indent)
 
 
 def console() -> Console:
@@ -55,6 +60,11 @@ def job_json(job: Job, status: JobStatus) -> dict[str, Any]:
         "exit_code": status.state.exit_code if status.state.final else None,
         "evaluation": status.evaluation,
     }
+
+
+def worst(statuses: Sequence[JobStatus]) -> int:
+    """The exit code for several jobs: of one that failed, else has not ended, else was stopped, else 0."""
+    return min((status.state.exit_code for status in statuses if status.state.exit_code), default=0)
 
 
 def status_json(job: Job, status: JobStatus) -> dict[str, Any]:

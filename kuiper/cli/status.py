@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,43 +27,57 @@ def status(
     verbose: Verbose = False,
 ) -> None:
     """Show a job: per process its state, why, step, rate, loss and the age of its heartbeat."""
-    from kuiper.cli.show import console, print_json, status_json
+    from kuiper.cli.show import console, print_each, status_json
     from kuiper.cluster.store import find, observe
 
     found = find(job)
-    seen = observe([found], detailed=True)[0]
+    seen = observe(found, detailed=True)
     if as_json or quiet:
         while True:
-            print(seen.state.value) if quiet else print_json(status_json(found, seen), None if watch else 2)
-            if not watch or seen.state.final:
+            if as_json:
+                states = [status_json(one, status) for one, status in zip(found, seen, strict=True)]
+                print_each(states, None if watch else 2)
+            else:
+                print("\n".join(status.state.value for status in seen))
+            if not watch or _ended(seen):
                 return
             time.sleep(REFRESH)
-            seen = observe([found], detailed=True)[0]
+            seen = observe(found, detailed=True)
     out = console()
     if not watch or not out.is_terminal:
-        out.print(_view(found, seen))
+        out.print(_views(found, seen))
     if watch and out.is_terminal:
         _watch(found, seen, out)
     elif watch:
-        while not seen.state.final:
+        while not _ended(seen):
             time.sleep(REFRESH)
-            seen = observe([found], detailed=True)[0]
-        out.print(_view(found, seen))
+            seen = observe(found, detailed=True)
+        out.print(_views(found, seen))
 
 
-def _watch(job: Job, seen: JobStatus, console: object) -> None:
+def _ended(seen: Sequence[JobStatus]) -> bool:
+    return all(status.state.final for status in seen)
+
+
+def _watch(jobs: Sequence[Job], seen: Sequence[JobStatus], console: object) -> None:
     from rich.live import Live
 
     from kuiper.cluster.store import observe
 
     try:
-        with Live(_view(job, seen), console=console, auto_refresh=False) as live:  # type: ignore[arg-type]
-            while not seen.state.final or seen.alive:
+        with Live(_views(jobs, seen), console=console, auto_refresh=False) as live:  # type: ignore[arg-type]
+            while not _ended(seen) or any(status.alive for status in seen):
                 time.sleep(REFRESH)
-                seen = observe([job], detailed=True)[0]
-                live.update(_view(job, seen), refresh=True)
+                seen = observe(jobs, detailed=True)
+                live.update(_views(jobs, seen), refresh=True)
     except KeyboardInterrupt:
         return
+
+
+def _views(jobs: Sequence[Job], seen: Sequence[JobStatus]) -> Group:
+    from rich.console import Group
+
+    return Group(*(_view(job, status) for job, status in zip(jobs, seen, strict=True)))
 
 
 def _view(job: Job, seen: JobStatus) -> Group:
@@ -71,10 +86,12 @@ def _view(job: Job, seen: JobStatus) -> Group:
     from rich.text import Text
 
     from kuiper.cli.show import COLOURS, age, evaluation_text, number, short
+    from kuiper.cluster.states import State
 
-    evaluation = seen.evaluation
+    evaluation, queued = seen.evaluation, seen.state is State.QUEUED
     head = Text.assemble(
         (job.job_name, "bold"), f"  {job.run_id}  ", (seen.state.value, COLOURS.get(seen.state.value, "")),
+        f" {seen.reason}" if queued else "",
         f"  submitted {age(job.created)}, {job.mode}\n{short(job.run_dir)}",
         f"\nstep {evaluation.get('step')}: {evaluation_text(evaluation)}" if evaluation else "",
     )  # fmt: skip
@@ -88,4 +105,4 @@ def _view(job: Job, seen: JobStatus) -> Group:
             number(process.loss), number(process.heartbeat_age, "{:.0f}", " s ago"),
         )  # fmt: skip
     reasons = [Text(f"{process.name}: {process.reason}") for process in seen.processes if process.reason]
-    return Group(head, table, *reasons)
+    return Group(head, table, *(() if queued else reasons))

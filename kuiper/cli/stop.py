@@ -17,13 +17,14 @@ def stop(
     verbose: Verbose = False,
 ) -> None:
     """Stop a job; says so only after checking that no process of it is left. Safe to repeat."""
-    from kuiper.cli.show import job_json, print_json
-    from kuiper.cluster.stop import stop as stop_job
+    from kuiper.cli.show import job_json, print_each
+    from kuiper.cluster.stop import stop_all
     from kuiper.cluster.store import find
 
     found = find(job)
-    status = stop_job(found, grace)
+    statuses = stop_all(found, grace)
     if as_json:
-        print_json(job_json(found, status))
+        print_each([job_json(one, status) for one, status in zip(found, statuses, strict=True)])
     elif not quiet:
-        print(f"{found.job_name} {found.run_id} is {status.state}; no process of it is left")
+        for one, status in zip(found, statuses, strict=True):
+            print(f"{one.job_name} {one.run_id} is {status.state}; no process of it is left")

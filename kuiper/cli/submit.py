@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -32,56 +33,59 @@ def submit(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Start a job and return; it needs this terminal no more. Ctrl-C while following only detaches."""
+    """Start a job, or one per seed, and return; it needs this terminal no more. Ctrl-C only detaches."""
     from kuiper.cli.show import note
-    from kuiper.cluster.launch import submit as submit_job
+    from kuiper.cluster.launch import submit as submit_jobs
     from kuiper.cluster.spec import load
 
     spec = load(path, override, simulate)
-    job = submit_job(spec, simulate or spec.mode == "simulate", (lambda line: None) if quiet else note)
-    show(job, follow, as_json, quiet)
+    jobs = submit_jobs(spec, simulate or spec.mode == "simulate", (lambda line: None) if quiet else note)
+    show(jobs, follow, as_json, quiet)
 
 
-def show(job: Job, follow: bool, as_json: bool, quiet: bool) -> None:
-    """Say what was started; follow it if asked to, and then exit with its code."""
-    from kuiper.cli.show import job_json, print_json
+def show(jobs: Sequence[Job], follow: bool, as_json: bool, quiet: bool) -> None:
+    """Say what was started; follow it if asked to, one job after the other, and then exit with its code."""
+    from kuiper.cli.show import job_json, print_each, worst
     from kuiper.cluster.store import observe
 
-    if follow:
-        status, detached = _follow(job, quiet)
-    else:
-        status, detached = observe([job], detailed=True)[0], False
+    detached = follow and not _follow(jobs, as_json, quiet)
+    statuses = observe(jobs, detailed=True)
     if as_json:
-        print_json(job_json(job, status))
+        print_each([job_json(job, status) for job, status in zip(jobs, statuses, strict=True)])
     elif not follow or detached:
-        _say_submitted(job, quiet, detached)
-    else:
-        _say_ended(job, status, quiet)
+        _say_submitted(jobs, quiet, detached)
     if follow:
-        raise typer.Exit(DETACHED if detached else status.state.exit_code)
+        raise typer.Exit(DETACHED if detached else worst(statuses))
 
 
-def _follow(job: Job, quiet: bool) -> tuple[JobStatus, bool]:
-    """The last status seen, and whether the user left before the end."""
-    from kuiper.cli import follow
-    from kuiper.cluster.store import observe
+def _follow(jobs: Sequence[Job], as_json: bool, quiet: bool) -> bool:
+    """Whether the user stayed to the end of the last."""
+    from kuiper.cli.follow import follow, view
+    from kuiper.cli.show import note
 
     try:
-        return follow.follow(job, follow.view(quiet)), False
+        for job in jobs:
+            if len(jobs) > 1 and not quiet:
+                note(f"{job.job_name}:")
+            status = follow(job, view(quiet))
+            if not as_json:
+                _say_ended(job, status, quiet)
     except KeyboardInterrupt:
-        return observe([job], detailed=True)[0], True
+        return False
+    return True
 
 
-def _say_submitted(job: Job, quiet: bool, detached: bool) -> None:
+def _say_submitted(jobs: Sequence[Job], quiet: bool, detached: bool) -> None:
     from kuiper.cli.show import program, short
 
     if quiet:
-        print(job.run_id)
+        print("\n".join(job.run_id for job in jobs))
         return
     if detached:
-        print("\ndetached: the job goes on")
-    print(f"{job.job_name}  {job.run_id}\n{short(job.run_dir)}")
-    name = job.job_name
+        print("\ndetached: the job goes on" if len(jobs) == 1 else "\ndetached: the jobs go on")
+    for job in jobs:
+        print(f"{job.job_name}  {job.run_id}\n{short(job.run_dir)}")
+    name = jobs[0].job_name if len(jobs) == 1 else jobs[0].series
     verbs = {f"status {name} -w": "watch it", f"logs {name} -f": "read its log", f"stop {name}": "stop it"}
     for verb, does in verbs.items():
         print(f"  {program()} {verb:<{len(name) + 12}}{does}")
@@ -92,8 +96,8 @@ def _say_ended(job: Job, status: JobStatus, quiet: bool) -> None:
     from kuiper.cluster.agent import read
 
     took = ""
-    if status.processes and status.processes[0].ended:
-        took = f" in {status.processes[0].ended - job.created:.1f} s"
+    if status.processes and status.processes[0].ended and status.processes[0].started:
+        took = f" in {status.processes[0].ended - status.processes[0].started:.1f} s"
     print(f"{job.job_name}  {job.run_id}  {status.state}{took}")
     if status.reason:
         print(f"  {status.reason}")

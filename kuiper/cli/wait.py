@@ -19,11 +19,11 @@ def wait(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Wait for jobs; the exit code is 0, or that of the first that did not succeed."""
-    from kuiper.cli.show import job_json, print_json
+    """Wait for jobs; the exit code is 0, or that of one that failed, has not ended, or was stopped."""
+    from kuiper.cli.show import job_json, print_json, worst
     from kuiper.cluster.store import find, observe
 
-    found = [find(job) for job in jobs]
+    found = [one for job in jobs for one in find(job)]
     deadline = None if timeout is None else time.monotonic() + timeout
     statuses = observe(found)
     while not all(status.state.final for status in statuses):
@@ -36,4 +36,4 @@ def wait(
     elif not quiet:
         for job, status in zip(found, statuses, strict=True):
             print(f"{job.job_name} {job.run_id} {status.state} {status.reason}".rstrip())
-    raise typer.Exit(next((status.state.exit_code for status in statuses if status.state.exit_code), 0))
+    raise typer.Exit(worst(statuses))

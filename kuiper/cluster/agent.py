@@ -2,15 +2,17 @@
 
 It travels to a host as it is and needs nobody's connection once started:
 
-    agent.py start FOLDER                    supervise what FOLDER/agent.json describes; returns when it runs
+    agent.py start FOLDER                    supervise what agent.json there describes; returns when it runs
+                                             or waits for its turn
     agent.py look FOLDER...                  print what is known of those processes, as JSON
     agent.py stop RUN_ID GRACE FOLDER...     stop them and whatever else of the run is alive on this host
     agent.py renew RUN_ID FOLDER...          make them ready to be started again, once they have ended
 
 agent.json: run_id, process, argv, env, cwd, setup_commands, duration (seconds or null), grace (seconds),
 retry (restarts of a process that failed), final_codes (exit codes that make a restart pointless), secrets
-(their names), log_bytes, log_keep. Values of secrets, if any, are in secrets.json, which is deleted once
-read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json.
+(their names), log_bytes, log_keep, after (run directories: the process is started when nothing of those runs
+is alive on this host any more, however they ended). Values of secrets, if any, are in secrets.json, which is
+deleted once read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json.
 
 A process is identified by (boot id, pid, start time), which survives the reuse of a pid, and what it leaves
 behind is found by the marker KUIPER_RUN in its environment, which survives a change of session.
@@ -20,6 +22,7 @@ KUIPER_ATTEMPT there says how often the agent has started it again.
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -30,7 +33,7 @@ import time
 
 RUN_MARKER, PROCESS_MARKER, ATTEMPT = "KUIPER_RUN", "KUIPER_PROCESS", "KUIPER_ATTEMPT"
 STATE_FILES = "exit.json", "stop", "error.json", "proc.json", "heartbeat", "endpoint.json", "agent.lock"
-TICK, HEARTBEAT, RETRY_PAUSE = 0.25, 2.0, 1.0
+TICK, QUEUE_TICK, HEARTBEAT, RETRY_PAUSE = 0.25, 0.5, 2.0, 1.0
 LEFTOVER_GRACE = 2.0
 PR_SET_CHILD_SUBREAPER = 36
 CANNOT_START = 127
@@ -93,6 +96,15 @@ def send(who, number):
         return False
     finally:
         os.close(handle)
+
+
+def first_alive(run_dirs):
+    """The first of these run directories with a process or an agent that lives on this host, or None."""
+    for run_dir in run_dirs:
+        for lock in glob.iglob(os.path.join(glob.escape(run_dir), "*", "agent.lock")):
+            if alive(read(lock)) or alive(read(os.path.join(os.path.dirname(lock), "proc.json"))):
+                return run_dir
+    return None
 
 
 def pids():
@@ -244,16 +256,16 @@ class Supervisor:
         self.secrets = read(self.path("secrets.json")) or {}
         if os.path.exists(self.path("secrets.json")):
             os.unlink(self.path("secrets.json"))
-        self.started = time.time()
-        self.began = time.monotonic()
-        self.beaten = self.kill_at = self.asked = self.child = None
+        self.started = self.began = self.beaten = self.kill_at = self.asked = self.child = None
         self.attempts = 0
 
     def path(self, name):
         return os.path.join(self.folder, name)
 
     def run(self, ready):
-        """Start the process, as often as `retry` allows, and write exit.json; `ready()` once it runs."""
+        """Run the process, again as `retry` allows, and write exit.json; `ready()` once it runs or waits."""
+        self.queue(ready)
+        self.started, self.began = time.time(), time.monotonic()
         while True:
             code, error = self.attempt(ready)
             failed = self.asked is None and code != 0 and code not in self.plan.get("final_codes", ())
@@ -269,6 +281,16 @@ class Supervisor:
             "attempts": self.attempts, "started": self.started, "ended": time.time(), "boot_id": boot_id(),
         })  # fmt: skip
         ready()
+
+    def queue(self, ready):
+        """Wait until the runs that this one comes after have ended, or a stop is asked for."""
+        after = self.plan.get("after") or ()
+        if first_alive(after):
+            ready()
+        while self.asked is None and first_alive(after):
+            terminated = signal.sigtimedwait([signal.SIGTERM], QUEUE_TICK)
+            if terminated or os.path.exists(self.path("stop")):
+                self.ask("stopped")
 
     def attempt(self, ready):
         """One life of the process: (its exit code or minus its signal, its first error)."""
@@ -447,6 +469,9 @@ def look(folders):
         if not facts["alive"] and not facts["agent_alive"]:  # it may have ended since exit.json was read
             facts["exit.json"] = read(os.path.join(folder, "exit.json"))
         facts["staged"] = os.path.exists(os.path.join(folder, "agent.json"))
+        waits = facts["agent_alive"] and facts["proc.json"] is None
+        plan = read(os.path.join(folder, "agent.json")) if waits else None
+        facts["after"] = first_alive((plan or {}).get("after") or ())
         facts["stop"] = os.path.exists(os.path.join(folder, "stop"))
         facts["metrics"] = tail(os.path.join(folder, "metrics.jsonl"), 8192)
         report["folders"][folder] = facts

@@ -1,4 +1,4 @@
-"""Start a job: its run directory, the server, then the workers; all of it, or nothing that lasts."""
+"""Launch what a spec asks for: a run directory per job, all that its processes need, and then their start."""
 
 from __future__ import annotations
 
@@ -7,34 +7,24 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kuiper.cluster import agent, store
-from kuiper.cluster.files import locked, make_folder, write_bytes
-from kuiper.cluster.host import Host, connect
+from kuiper.cluster import store
+from kuiper.cluster.files import make_folder, write_bytes
+from kuiper.cluster.host import connect
 from kuiper.cluster.identity import myself
-from kuiper.cluster.paths import (
-    ProcessPaths,
-    RunPaths,
-    absolute,
-    check_job_name,
-    state_folder,
-)
+from kuiper.cluster.paths import RunPaths, absolute, check_job_name
 from kuiper.cluster.plan import Process, plan
 from kuiper.cluster.snapshot import Code, local_code
-from kuiper.cluster.states import JobStatus, State
-from kuiper.cluster.stop import stop
+from kuiper.cluster.start import START_TIMEOUT, all_or_none, in_parallel, names_locked, start_all
 from kuiper.cluster.store import Job
-from kuiper.errors import ConflictError, HostError, JobFailed, KuiperError, SpecError
+from kuiper.errors import ConflictError, JobFailed, KuiperError, SpecError
 
 if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
 
-START_TIMEOUT = 30.0
-POLL = 0.15
 YEAR = 365 * 86400.0
 
 Argv = Callable[[Process, Path], list[str]]
@@ -46,44 +36,53 @@ def process_argv(process: Process, run_dir: Path) -> list[str]:
     return [process.python, "-m", "kuiper.run", str(run_dir), str(process.rank)]
 
 
-def submit(spec: Spec, simulate: bool = False, say: Callable[[str], None] = lambda line: None) -> Job:
-    """Compose the spec's configuration and launch it; returns when every process runs.
+def submit(spec: Spec, simulate: bool = False, say: Callable[[str], None] = lambda line: None) -> list[Job]:
+    """Compose the spec's configuration and launch it, once per seed; returns when all runs or is queued.
 
     Raises:
         SpecError: the spec is wrong, or a secret is not in the environment; nothing was made.
         ConflictError: a job of that name runs.
-        HostError, JobFailed: it could not be started; what had been started is stopped again.
+        HostError, JobFailed: one could not be started; what had been started is stopped again.
     """
-    from kuiper.config.compose import (
-        compose,  # Hydra: only those who compose pay for it
-    )
+    from kuiper.config.compose import compose  # Hydra: only those who compose pay for it
 
-    return launch(spec, lambda run_id: compose(spec, simulate, run_id), say)
+    return launch(spec, lambda one, run_id: compose(one, simulate, run_id), say)
 
 
 def launch(
     spec: Spec,
-    configure: Callable[[str], Mapping[str, Any]],
+    configure: Callable[[Spec, str], Mapping[str, Any]],
     say: Callable[[str], None] = lambda line: None,
     argv: Argv = process_argv,
-) -> Job:
-    """`submit` with the configuration, a function of the run id, and the processes' command given.
+) -> list[Job]:
+    """`submit` with the configuration, a function of one job's spec and its run id, and the command given.
 
     Raises:
         As `submit`.
     """
-    check_job_name(spec.job_name)
+    specs = spec.each()
+    names = list(dict.fromkeys([spec.job_name, *(check_job_name(one.job_name) for one in specs)]))
+    series = spec.job_name if len(names) > 1 else ""
     values = secret_values(spec.secrets)
-    job = None
-    while job is None:  # again only when that very run directory exists
-        run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        config = configure(run_id)
-        processes = plan(spec, config)
-        with locked(state_folder() / "locks" / spec.job_name):
-            refuse_second(spec.job_name)
-            job = _create(spec, run_id, config["job"]["mode"], processes)
-    start(job, config, lambda: _stage(spec, job.paths, run_id, config, processes, values, argv), say)
-    return job
+    configs = [configure(one, run_id) for one, run_id in zip(specs, new_run_ids(len(specs)), strict=True)]
+    jobs: list[Job] = []
+    with all_or_none(jobs, say):
+        with names_locked(names):
+            for name in names:
+                refuse_second(name)
+            for one, config in zip(specs, configs, strict=True):
+                jobs.append(_create(one, config, series, after=[str(job.run_dir) for job in jobs]))
+        for one, config, job in zip(specs, configs, jobs, strict=True):
+            _stage(one, job, config, values, argv)
+        for config, job in zip(configs, jobs, strict=True):
+            start_all(job, config, say)
+    return jobs
+
+
+def new_run_ids(count: int) -> list[str]:
+    """The time and a number, which differs: a run's id marks its processes."""
+    first = secrets.randbelow(65536)
+    return [f"{time.strftime('%Y%m%d-%H%M%S')}-{(first + place) % 65536:04x}" for place in range(count)]
 
 
 def secret_values(names: Sequence[str]) -> dict[str, str]:
@@ -99,48 +98,53 @@ def secret_values(names: Sequence[str]) -> dict[str, str]:
     return {name: os.environ[name] for name in names}
 
 
-def refuse_second(job_name: str) -> None:
-    """Raises ConflictError while anything of a job of that name is going on."""
-    same = [job for job in store.jobs(job_name) if job.job_name == job_name and job.final is None]
+def refuse_second(name: str) -> None:
+    """Raises ConflictError while anything of a job of that name, or of a series of that name, is going on."""
+    same = [job for job in store.jobs(name) if name in (job.job_name, job.series) and job.final is None]
     for job, status in zip(same, store.observe(same), strict=True):
         if status.alive or not status.state.final:
             raise ConflictError(
-                f"job {job_name!r} is {status.state} as {job.run_id} in {job.run_dir}",
-                f"wait for it, stop it (kuiper stop {job_name}), or give this one another job_name",
+                f"job {job.job_name!r} is {status.state} as {job.run_id} in {job.run_dir}",
+                f"wait for it, stop it (kuiper stop {name}), or give this one another job_name",
             )
 
 
-def _create(spec: Spec, run_id: str, mode: str, processes: Sequence[Process]) -> Job | None:
-    """Make the run directory and the ledger in it; None when there is such a directory already."""
+def _create(spec: Spec, config: Mapping[str, Any], series: str, after: list[str]) -> Job:
+    """Make the run directory of a job and the ledger in it.
+
+    Raises:
+        ConflictError: there is such a directory.
+        KuiperError: it cannot be made.
+    """
+    run_id = config["job"]["run_id"]
     paths = RunPaths.of(spec.log_path, spec.job_name, run_id)
     make_folder(paths.folder.parent)
     store.register(absolute(spec.log_path))
     try:
         paths.folder.mkdir()
     except FileExistsError:
-        return None
+        raise ConflictError(f"the run directory {paths.folder} is there already", "submit again") from None
     except OSError as error:
         message = f"cannot make the run directory {paths.folder}: {error.strerror}"
         raise KuiperError(message, "choose a log_path that this user may write to") from error
+    processes = [store.Process(process.name, process.host) for process in plan(spec, config)]
     job = Job(
-        paths.folder, spec.job_name, run_id, mode, time.time(), spec.limits.grace,
-        [store.Process(process.name, process.host) for process in processes], myself(),
+        paths.folder, spec.job_name, run_id, config["job"]["mode"], time.time(), spec.limits.grace, processes,
+        series, after, submitter=myself(),
     )  # fmt: skip
     job.save()
     return job
 
 
-def _stage(
-    spec: Spec, paths: RunPaths, run_id: str, config: Mapping[str, Any], processes: Sequence[Process],
-    values: Mapping[str, str], argv: Argv,
-) -> None:  # fmt: skip
+def _stage(spec: Spec, job: Job, config: Mapping[str, Any], values: Mapping[str, str], argv: Argv) -> None:
     """Write the run directory, and every process's folder on its host."""
     from kuiper.config.compose import dump
 
+    paths = job.paths
     write_bytes(paths.spec, spec.path.read_bytes())
     write_bytes(paths.config, dump(dict(config)).encode())
     code = local_code()
-    certificates = issue_certificates(run_id, config, spec.limits.duration, spec.limits.grace)
+    certificates = issue_certificates(job, config, spec.limits.duration, spec.limits.grace)
 
     def stage(process: Process) -> None:
         host, own = connect(process.host), paths.process(process.name)
@@ -148,28 +152,29 @@ def _stage(
             host.put(data, own.tls / name, mode=0o600)
         if values:
             host.put(json.dumps(values).encode(), own.secrets, mode=0o600)
-        order = _agent_order(spec, run_id, config, process, code, argv(process, paths.folder))
+        order = _agent_order(spec, job, config, process, code, argv(process, paths.folder))
         host.put(json.dumps(order, indent=2).encode(), own.agent)
 
-    in_parallel(stage, processes)
+    in_parallel(stage, plan(spec, config))
 
 
 def issue_certificates(
-    run_id: str, config: Mapping[str, Any], duration: float | None, grace: float
+    job: Job, config: Mapping[str, Any], duration: float | None, grace: float
 ) -> dict[str, dict[str, bytes]]:
-    """Files per process name; none for a simulation or without security."""
+    """Files per process name; none for a simulation or without security.
+
+    They last as long as the job may, or a year where nobody knows: without a limit, or in a queue.
+    """
     if config["job"]["mode"] == "simulate" or config["conf"]["security"] != "tls":
         return {}
-    from kuiper.link.credentials import (
-        issue,  # brings cryptography, which other verbs do without
-    )
+    from kuiper.link.credentials import issue  # brings cryptography, which other verbs do without
 
-    lifetime = YEAR if duration is None else duration + grace + START_TIMEOUT
-    return issue(run_id, [process["name"] for process in config["processes"]], lifetime)
+    lifetime = YEAR if duration is None or job.after else duration + grace + START_TIMEOUT
+    return issue(job.run_id, [process["name"] for process in config["processes"]], lifetime)
 
 
 def _agent_order(
-    spec: Spec, run_id: str, config: Mapping[str, Any], process: Process, code: Code, argv: list[str]
+    spec: Spec, job: Job, config: Mapping[str, Any], process: Process, code: Code, argv: list[str]
 ) -> dict[str, Any]:
     """What agent.json says (see agent.py)."""
     threads = str(config["conf"]["threads"])
@@ -184,122 +189,11 @@ def _agent_order(
         env["PYTHONPATH"] = str(code.python_path)
         env["PYTHONSAFEPATH"] = "1"
     return {
-        "run_id": run_id, "process": process.name, "argv": argv, "env": env, "cwd": str(code.folder),
+        "run_id": job.run_id, "process": process.name, "after": job.after,
+        "argv": argv, "env": env, "cwd": str(code.folder),
         "setup_commands": spec.setup_commands, "duration": spec.limits.duration, "grace": spec.limits.grace,
         "retry": spec.on_failure["retry"] if process.rank else 0,
         "final_codes": [SpecError.exit_code, ConflictError.exit_code, JobFailed.exit_code],
         "secrets": spec.secrets,
         "log_bytes": 64 << 20, "log_keep": 3,
     }  # fmt: skip
-
-
-def start(job: Job, config: Mapping[str, Any], stage: Callable[[], None], say: Callable[[str], None]) -> None:
-    """Stage a job, and start its processes; returns when all of them run.
-
-    Raises:
-        HostError, JobFailed: one could not be started; what had been started is stopped again.
-    """
-    try:
-        stage()
-        _start_all(job, config, say)
-    except BaseException as error:
-        _roll_back(job, error, say)
-        raise
-    job.submitter = None
-    job.save()
-
-
-def _start_all(job: Job, config: Mapping[str, Any], say: Callable[[str], None]) -> None:
-    server, workers = job.processes[0], job.processes[1:]
-    start_agent(connect(server.host), job.paths.process(server.name))
-    if workers:
-        say(f"{server.name} started on {server.host}, waiting for its address")
-        endpoint = _await_endpoint(job, server, float(config["conf"]["join_timeout"]))
-        for name in set(job.hosts) - {server.host}:
-            connect(name).put(endpoint, job.paths.process(server.name).endpoint)
-        say(f"starting {len(workers)} worker processes")
-        in_parallel(lambda each: start_agent(connect(each.host), job.paths.process(each.name)), workers)
-    _await_heartbeats(job)
-    say("every process runs")
-
-
-def start_agent(host: Host, process: ProcessPaths) -> None:
-    """Start the agent of a process that is staged; harmless when it runs already.
-
-    Raises:
-        HostError: it ended at once; says what it said.
-    """
-    result = host.run([host.python, "-I", agent.__file__, "start", str(process.folder)], START_TIMEOUT)
-    if result.code:
-        said = (result.err or result.out).strip()
-        message = f"{host.name}: the agent of {process.folder.name} did not start: {said}"
-        raise HostError(message, f"see {process.log}")
-
-
-def _await_endpoint(job: Job, server: store.Process, timeout: float) -> bytes:
-    """What rank 0 wrote about where it listens."""
-    host, path = connect(server.host), job.paths.process(server.name).endpoint
-    for status in _looks(job, timeout):
-        if host.exists(path):
-            return host.get(path)
-        _check_none_ended(job, status, server.name)
-    raise JobFailed(
-        f"{server.name} on {server.host} did not say where it listens within {timeout:g} s",
-        f"see {path.parent / 'log'}; a slow host needs a larger join_timeout",
-    )
-
-
-def _await_heartbeats(job: Job) -> None:
-    for status in _looks(job, START_TIMEOUT):
-        _check_none_ended(job, status)
-        silent = [
-            process.name for process in status.processes
-            if process.heartbeat_age is None and not process.state.final
-        ]  # fmt: skip
-        if not silent:
-            return
-    message = f"no heartbeat from {', '.join(silent)} within {START_TIMEOUT:g} s"
-    raise JobFailed(message, f"see the logs in {job.run_dir}")
-
-
-def _looks(job: Job, timeout: float) -> Iterator[JobStatus]:
-    """The job's status again and again, at least once, until `timeout` seconds are over."""
-    deadline = time.monotonic() + timeout
-    while True:
-        yield store.observe([job], detailed=True)[0]
-        if time.monotonic() > deadline:
-            return
-        time.sleep(POLL)
-
-
-def _check_none_ended(job: Job, status: JobStatus, only: str | None = None) -> None:
-    """A worker that somebody killed is the job's to survive or not; one that failed is a wrong start."""
-    for rank, process in enumerate(status.processes):
-        killed = rank > 0 and process.reason.startswith("signal ")
-        ended = process.state.final and process.state is not State.SUCCEEDED and not killed
-        if only in (None, process.name) and ended:
-            why = process.reason or process.state.lower()
-            message = f"{process.name} on {process.host} ended at its start: {why}"
-            raise JobFailed(message, f"see {job.paths.process(process.name).log}")
-
-
-def _roll_back(job: Job, error: BaseException, say: Callable[[str], None]) -> None:
-    """Stop what runs of a job that could not be started; what cannot be stopped is said, not raised."""
-    interrupted = f"the submit was interrupted ({type(error).__name__})"
-    job.failure = error.message if isinstance(error, KuiperError) else interrupted
-    say("that did not work: stopping what had been started")
-    try:
-        job.save()
-        stop(job, grace=0.0)
-        job.submitter = None
-        job.save()
-        store.observe([job])
-    except KuiperError as left:
-        say(f"could not undo all of it: {left}")
-
-
-def in_parallel(work: Callable[[Any], None], processes: Sequence[Any]) -> None:
-    """Raises the first failure, after all have been tried."""
-    with ThreadPoolExecutor(store.AT_ONCE) as pool:
-        for done in [pool.submit(work, process) for process in processes]:
-            done.result()

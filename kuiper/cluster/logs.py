@@ -1,4 +1,4 @@
-"""A job's logs: merged by time, each line with its process, followed by byte offset."""
+"""Logs of jobs: merged by time, each line with its process, followed by byte offset."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Line:
         record: the line's JSON object when it is one (Bunyan's format), else None.
     """
 
+    job: Job
     process: str
     time: float
     text: str
@@ -97,7 +98,7 @@ class Reader:
                 self.last_time = datetime.fromisoformat(record["time"]).timestamp()
             except ValueError:
                 pass
-        return Line(self.process, self.last_time, text, record if isinstance(record, dict) else None)
+        return Line(self.job, self.process, self.last_time, text, record if isinstance(record, dict) else None)
 
 
 def readers(job: Job, rank: int | None = None) -> list[Reader]:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import yaml
 
 from kuiper.cluster import agent, store
-from kuiper.cluster.files import locked
 from kuiper.cluster.host import connect
 from kuiper.cluster.identity import myself
-from kuiper.cluster.launch import (
-    START_TIMEOUT,
-    in_parallel,
-    issue_certificates,
-    refuse_second,
-    secret_values,
-    start,
-)
-from kuiper.cluster.paths import state_folder
+from kuiper.cluster.launch import issue_certificates, refuse_second, secret_values
+from kuiper.cluster.start import START_TIMEOUT, all_or_none, in_parallel, names_locked, start_all
 from kuiper.cluster.states import State
 from kuiper.cluster.store import Job
 from kuiper.errors import ConflictError, SpecError, UsageError
@@ -29,34 +21,65 @@ RESUME = "resume"
 """The last word of the data plane's command (see kuiper.run)."""
 
 
-def resume(job: Job, say: Callable[[str], None] = lambda line: None) -> None:
-    """Start a job's processes again; they go on from the newest checkpoint that all of them have.
+def resume(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) -> list[Job]:
+    """Start again what has not succeeded of a job, or of the jobs of one submit, one after the other.
+
+    Their processes go on from the newest checkpoint that all processes of a job have.
+
+    Returns:
+        The jobs that were started.
 
     Raises:
-        UsageError: it has succeeded.
-        SpecError: it keeps no checkpoints, its configuration is gone, or a secret is not in the environment.
-        ConflictError: it runs, or another of its name does, or something of it is left.
-        HostError, JobFailed: it could not be started; what had been started is stopped again.
+        UsageError: all have succeeded.
+        SpecError: one keeps no checkpoints, its configuration is gone, or a secret is not in the environment.
+        ConflictError: one runs, or another of its name does, or something of it is left.
+        HostError, JobFailed: one could not be started; what had been started is stopped again.
     """
+    configs = {job.run_id: _config(job) for job in jobs}
+    orders = {job.run_id: {process.name: _order(job, process) for process in job.processes} for job in jobs}
+    secrets = secret_values(orders[jobs[0].run_id][jobs[0].processes[0].name]["secrets"])
+    names = {jobs[0].series} if len(jobs) > 1 else {job.job_name for job in jobs}
+    taken: list[Job] = []
+    with all_or_none(taken, say):
+        with names_locked({*names, *(job.job_name for job in jobs)}):
+            for name in names:
+                refuse_second(name)
+            statuses = zip(jobs, store.observe(jobs), strict=True)
+            unfinished = [job for job, status in statuses if status.state is not State.SUCCEEDED]
+            if not unfinished:
+                done = ", ".join(f"{job.job_name} {job.run_id}" for job in jobs)
+                raise UsageError(f"there is nothing to resume: {done} has succeeded",
+                                 "submit it again for another run")
+            for job in unfinished:
+                _renew(job)
+                job.final, job.failure, job.submitter = None, None, myself()
+                job.save()
+                taken.append(job)
+        for job in taken:
+            _stage(job, configs[job.run_id], orders[job.run_id], secrets)
+        for job in taken:
+            start_all(job, configs[job.run_id], say)
+    return taken
+
+
+def _config(job: Job) -> dict[str, Any]:
+    """What config.yaml says, if one can go on with it."""
     try:
-        config = yaml.safe_load(job.paths.config.read_bytes())
+        config: dict[str, Any] = yaml.safe_load(job.paths.config.read_bytes())
     except (OSError, yaml.YAMLError) as error:
         raise SpecError(f"cannot read {job.paths.config}: {error}", "submit the job again") from error
     if config["conf"].get("checkpoint_interval") is None:
         raise SpecError(f"{job.job_name} {job.run_id} keeps no checkpoints: its checkpoint_interval is empty",
                         "submit it again, with checkpoint_interval in job_conf")
-    orders = {process.name: _order(job, process) for process in job.processes}
-    secrets = secret_values(orders[job.processes[0].name]["secrets"])
-    with locked(state_folder() / "locks" / job.job_name):
-        refuse_second(job.job_name)
-        if store.observe([job])[0].state is State.SUCCEEDED:
-            raise UsageError(f"{job.job_name} {job.run_id} has succeeded: there is nothing to resume",
-                             "submit it again for another run")
-        _renew(job)
-        job.final, job.failure, job.submitter = None, None, myself()
-        job.save()
+    return config
+
+
+def _stage(
+    job: Job, config: dict[str, Any], orders: dict[str, dict[str, Any]], secrets: dict[str, str]
+) -> None:
+    """Write anew what every process's folder needs: certificates, secrets, and the order to resume."""
     first = orders[job.processes[0].name]
-    certificates = issue_certificates(job.run_id, config, first["duration"], first["grace"])
+    certificates = issue_certificates(job, config, first["duration"], first["grace"])
 
     def stage(process: store.Process) -> None:
         host, own, order = connect(process.host), job.paths.process(process.name), orders[process.name]
@@ -67,7 +90,7 @@ def resume(job: Job, say: Callable[[str], None] = lambda line: None) -> None:
         order["argv"] = [*(word for word in order["argv"] if word != RESUME), RESUME]
         host.put(json.dumps(order, indent=2).encode(), own.agent)
 
-    start(job, config, lambda: in_parallel(stage, job.processes), say)
+    in_parallel(stage, job.processes)
 
 
 def _order(job: Job, process: store.Process) -> dict[str, Any]:

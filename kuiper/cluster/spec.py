@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Spec:
-    """A job as it was asked for. `job_conf` is a mapping whose keys may be dotted; later ones win."""
+    """A job as it was asked for, or one for each of several seeds.
+
+    `job_conf` is a mapping whose keys may be dotted; later ones win. Its seed may be a list.
+    """
 
     path: Path
     job_name: str = ""
@@ -66,6 +69,17 @@ class Spec:
     def where(self, *path: str | int) -> str:
         """The place of a key, "conf.yml:12", or of what encloses it."""
         return self.document.where(*path)
+
+    def each(self) -> list[Spec]:
+        """A spec per job: NAME-seed1, NAME-seed2, ... where job_conf lists seeds, else this one."""
+        seeds = self.job_conf.get("seed")
+        if not isinstance(seeds, list):
+            return [self]
+        names = [schema.seed_name(self.job_name, seed) for seed in seeds]
+        return [
+            replace(self, job_name=name, job_conf={**self.job_conf, "seed": seed})
+            for name, seed in zip(names, seeds, strict=True)
+        ]
 
     def processes(self, num_workers: int, simulate: bool) -> list[Process]:
         """Its processes by rank, when nodes 0..num_workers-1 are shared out among them."""
@@ -100,7 +114,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), simulate: bool = False
             compose,  # Hydra's import is paid for only by those who compose
         )
 
-        raise InvalidSpec(reader.problems + compose.problems(spec, simulate))
+        raise InvalidSpec(reader.problems + compose.problems(spec.each()[0], simulate))
     return spec
 
 
@@ -195,6 +209,7 @@ class _Reader:
         if isinstance(self.document.data.get("ps_ip"), str):
             self.document.data["ps_ip"] = [self.document.data["ps_ip"]]
         top = self.table((), schema.SPEC, self.document.data)
+        self.seeds(top["job_name"] or "", top["job_conf"] or {})
         simulate = simulate or top["mode"] == "simulate"
         limits = self.table(("limits",), schema.LIMITS, top["limits"])
         auth = self.table(("auth",), schema.AUTH, top["auth"])
@@ -222,6 +237,26 @@ class _Reader:
         if not simulate:
             self.hosts(spec, workers)
         return spec
+
+    def seeds(self, job_name: str, job_conf: dict[str, Any]) -> None:
+        """Check a list of seeds, and the names that its jobs get; one that is wrong is taken out."""
+        at, seeds = ("job_conf", "seed"), job_conf.get("seed")
+        if not isinstance(seeds, list):
+            return
+        remedy = "write `seed: [1, 2, 3]` for a job with each, or one whole number"
+        wrong = schema.check(replace(schema.VALUES["seed"], kind="list", items="int"), seeds)[1]
+        if not wrong and not seeds:
+            wrong = "is an empty list: there is nothing to run"
+        if not wrong and len(set(seeds)) < len(seeds):
+            wrong = f"is {schema.shown(seeds)}, which names a seed twice"
+        if wrong:
+            self.problem(at, wrong, remedy)
+            del job_conf["seed"]
+            return
+        longest = max((schema.seed_name(job_name, seed) for seed in seeds), key=len)
+        if job_name and schema.check(schema.JOB_NAME, longest)[1]:
+            self.problem(("job_name",), f"is too long for {longest!r}, the name of a job of one seed",
+                         f"shorten it by {len(longest) - 100} characters")
 
     def hosts(self, spec: Spec, workers: list[Worker | None]) -> None:
         """What a job on hosts needs and a simulation does not."""

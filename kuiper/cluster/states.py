@@ -14,6 +14,7 @@ class State(StrEnum):
 
     PLANNED = "PLANNED"
     STAGED = "STAGED"
+    QUEUED = "QUEUED"
     STARTING = "STARTING"
     RUNNING = "RUNNING"
     STOPPING = "STOPPING"
@@ -41,7 +42,7 @@ class ProcessStatus:
         alive: whether the process or its agent lives.
         heartbeat_age: seconds since the last heartbeat, None before the first and after the end.
         step, rate, loss: of the last step on record; rate in steps a second over the last ones on record.
-        ended: unix seconds, None before.
+        started, ended: of the process, in unix seconds; None before the end.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ProcessStatus:
     rate: float | None = None
     loss: float | None = None
     evaluation: dict[str, Any] | None = None
+    started: float | None = None
     ended: float | None = None
 
 
@@ -98,6 +100,7 @@ def process_status(name: str, host: str, facts: Mapping[str, Any], boot_id: str,
         alive=alive,
         pid=proc["pid"] if proc and facts["alive"] else None,
         heartbeat_age=max(0.0, now - beat) if alive and beat is not None else None,
+        started=ended["started"] if ended else None,
         ended=ended["ended"] if ended else None,
         **_progress(facts["metrics"]),
     )
@@ -110,6 +113,8 @@ def _state(facts: Mapping[str, Any], alive: bool, boot_id: str) -> tuple[State, 
     if alive:
         if facts["stop"]:
             return State.STOPPING, ""
+        if proc is None and facts["after"]:
+            return State.QUEUED, "after " + " ".join(facts["after"].split("/")[-2:])
         if proc is None:
             return State.STARTING, ""
         return State.RUNNING, "" if facts["agent_alive"] else "its agent is gone: nothing supervises it"
@@ -188,8 +193,8 @@ def _job_state(
     if rank_0 is State.RUNNING:
         starting = submitting and states & {State.STAGED, State.STARTING}
         return (State.STARTING if starting else rank_0), _explain(processes)
-    if rank_0 is State.STARTING or submitting:
-        return rank_0, ""
+    if rank_0 in (State.QUEUED, State.STARTING) or submitting:
+        return rank_0, processes[0].reason
     return State.LOST, "the submit was interrupted before anything ran"
 
 

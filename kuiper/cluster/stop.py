@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -32,6 +33,23 @@ def stop(job: Job, grace: float | None = None) -> JobStatus:
         remedy = f"stop {job.run_id} again when that is mended: it is safe to repeat"
         raise PartlyDone("; ".join(failures), remedy)
     return observe([job], detailed=True)[0]
+
+
+def stop_all(jobs: Sequence[Job], grace: float | None = None) -> list[JobStatus]:
+    """`stop` jobs, the last first, so that none of them gets its turn because another was stopped.
+
+    Raises:
+        PartlyDone: as `stop`, after all have been tried.
+    """
+    failures = []
+    for job in reversed(jobs):
+        try:
+            stop(job, grace)
+        except PartlyDone as failure:
+            failures.append(failure)
+    if failures:
+        raise PartlyDone("; ".join(failure.message for failure in failures), failures[0].remedy)
+    return observe(jobs, detailed=True)
 
 
 def _stop_on(job: Job, grace: float | None, host: Host) -> str:

@@ -34,13 +34,15 @@ class Process:
 
 @dataclass
 class Job:
-    """One submission.
+    """One run of a spec, with one seed.
 
     Attributes:
         run_dir: the run directory, absolute.
         mode: cluster or simulate.
         created: unix seconds.
         grace: seconds between TERM and KILL.
+        series: the name that the jobs of one submit share, one job per seed; "" for a job by itself.
+        after: the run directories of those of them that come first; this one waits until they have ended.
         submitter: the process that submitted it, while it has not finished doing so.
         failure: why the submit gave up, if it did.
         final: {state, reason, evaluation}, once it is known and can change no more.
@@ -53,6 +55,8 @@ class Job:
     created: float
     grace: float
     processes: list[Process] = field(default_factory=list)
+    series: str = ""
+    after: list[str] = field(default_factory=list)
     submitter: Identity | None = None
     failure: str | None = None
     final: dict[str, Any] | None = None
@@ -70,6 +74,11 @@ class Job:
     def hosts(self) -> list[str]:
         """Names, each once, in the order of the ranks."""
         return list(dict.fromkeys(process.host for process in self.processes))
+
+    @property
+    def first(self) -> str:
+        """The run directory of the first job of the same submit."""
+        return self.after[0] if self.after else str(self.run_dir)
 
     def save(self) -> None:
         """Write job.json."""
@@ -104,27 +113,30 @@ def log_paths(extra: Iterable[str | Path] = ("logs",)) -> list[Path]:
 
 
 def jobs(name: str = "*") -> list[Job]:
-    """Every job on record, or those of one name or run id, the oldest first."""
-    found = []
-    for log_path in log_paths():
-        for pattern in ("*/*/job.json",) if name == "*" else (f"{name}/*/job.json", f"*/{name}/job.json"):
-            found += [load(path.parent) for path in log_path.glob(pattern)]
+    """Every job on record, or those of one name, series or run id, the oldest first."""
+    patterns = [f"{name}/*", f"*/{name}", f"{name}-seed*/*"] if name != "*" else ["*/*"]
+    paths = [path for folder in log_paths() for one in patterns for path in folder.glob(f"{one}/job.json")]
+    found = [load(path.parent) for path in paths]
     unique = {job.run_dir: job for job in found if job is not None}
-    return sorted(unique.values(), key=lambda job: (job.created, job.run_id))
+    named = [job for job in unique.values() if name in ("*", job.job_name, job.series, job.run_id)]
+    return sorted(named, key=lambda job: (job.created, job.run_id))
 
 
-def find(key: str) -> Job:
-    """The newest job of that name, or the job of that run id.
+def find(key: str) -> list[Job]:
+    """What was last submitted under that name, a job or one for each seed in their order; or by run id.
 
     Raises:
         UnknownJob: there is none.
     """
     found = jobs(key) if key and not set(key) & set("*?[]/\0") else []
     if not found:
-        names = sorted({job.job_name for job in jobs()})
+        names = sorted({job.series or job.job_name for job in jobs()})
         hint = f"known: {', '.join(names[:10])}" if names else "nothing has been submitted yet"
         raise UnknownJob(f"no job is called {key!r}, nor is that a run id", hint)
-    return found[-1]
+    newest = found[-1]
+    if newest.series != key:
+        return [newest]
+    return sorted((job for job in found if job.first == newest.first), key=lambda job: len(job.after))
 
 
 def observe(seen: Sequence[Job], detailed: bool = False) -> list[JobStatus]:

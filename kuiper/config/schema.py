@@ -135,7 +135,7 @@ WORKER: dict[str, Key] = {
 TRACKERS = ("wandb", "tensorboard")
 
 VALUES: dict[str, Key] = {
-    "seed": Key("int", "every draw is a function of it", low=0, high=2**63 - 1),
+    "seed": Key("int", "every draw is a function of it; a list: a job with each", low=0, high=2**63 - 1),
     "num_workers": Key("int", "workers, peers or clients", low=1, high=10_000_000, required=True),
     "num_byzantine": Key("int", "how many of them are Byzantine in truth", low=0),
     "f": Key("int", "how many the rule is told to expect; empty: num_byzantine", low=0, null=True),
@@ -189,6 +189,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known: {', '.join(known)}" if known else "none is known here"
+
+
+def seed_name(job_name: str, seed: int) -> str:
+    """What the job of one of several seeds is called."""
+    return f"{job_name}-seed{seed}"
 
 
 def expects(key: Key) -> str:

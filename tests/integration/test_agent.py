@@ -172,6 +172,60 @@ def test_duration(case: Case) -> None:
     assert "0.5 s" in ended["first_error"]
 
 
+def behind(case: Case, name: str, *before: Case, **plan: Any) -> Case:
+    """A process that leaves a file `ran` and sleeps, started behind other runs."""
+    folder = case.folder.parent.parent / f"{name} [1]" / "ps"
+    queued = Case(folder, f"{RUN_ID}-{name}")
+    after = [str(each.folder.parent) for each in before]
+    assert queued.start(["sh", "-c", 'touch "$0/ran"; sleep 60', str(folder)], after=after, **plan) == "ready"
+    return queued
+
+
+def ran(case: Case) -> bool:
+    return (case.folder / "ran").exists()
+
+
+def test_a_queue_keeps_its_order_however_each_of_it_ends(case: Case) -> None:
+    case.start(SLEEP)
+    second = behind(case, "second", case)
+    third = behind(case, "third", case, second, duration=1)
+    fourth = behind(case, "fourth", case, second, third)
+    assert second.look()["after"] == third.look()["after"] == str(case.folder.parent)
+    assert second.stop().returncode == 0
+    assert second.json("exit.json")["reason"] == "stopped"
+    os.kill(case.json("agent.lock")["pid"], signal.SIGKILL)  # its process goes on, so those behind it do not
+    time.sleep(1.5)  # more than third may take: its wait is not counted
+    assert third.look()["after"] == str(case.folder.parent) and not (third.folder / "exit.json").exists()
+    os.kill(case.json("proc.json")["pid"], signal.SIGKILL)
+    ended = third.ended()
+    assert ended["reason"] == "duration" and ended["ended"] - ended["started"] >= 1
+    until(lambda: (fourth.folder / "proc.json").exists())
+    assert fourth.json("proc.json")["started"] >= ended["ended"] and ran(third) and not ran(second)
+    assert fourth.stop(grace=1).returncode == 0
+
+
+def test_nothing_in_a_queue_waits_for_what_is_gone(case: Case) -> None:
+    """A killed agent's lock, another boot's, a pid that is somebody else's now, no folder at all."""
+    mine = agent.identity(os.getpid())
+    assert mine is not None
+    before = []
+    for index, who in enumerate([{**mine, "boot_id": "another boot"}, {**mine, "start_time": 1}]):
+        before.append(Case(case.folder.parent.parent / f"gone {index}" / "ps"))
+        for name in ("agent.lock", "proc.json"):
+            (before[-1].folder / name).write_text(json.dumps(who))
+    queued = behind(case, "queued", *before)
+    until(lambda: ran(queued))
+    after = [str(case.folder.parent.parent / "nowhere"), str(queued.folder.parent)]
+    killed = behind(case, "killed", queued)
+    os.kill(killed.json("agent.lock")["pid"], signal.SIGKILL)
+    last = behind(case, "last", queued, killed)
+    assert last.look()["after"] == after[1] and killed.look()["agent_alive"] is False
+    assert agent.first_alive(after) == after[1] and agent.first_alive(after[:1]) is None
+    assert queued.stop(grace=1).returncode == 0
+    until(lambda: ran(last))
+    assert last.stop(grace=1).returncode == 0 and not ran(killed)
+
+
 def test_the_log_is_rotated_while_it_is_written(case: Case) -> None:
     code = "import time\nfor i in range(60): print('x' * 99, flush=True); time.sleep(0.05)"
     case.start([sys.executable, "-c", code], log_bytes=1000, log_keep=2)

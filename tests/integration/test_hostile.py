@@ -22,8 +22,8 @@ def test_liars_cost_only_their_own_rows(tmp_path: Path) -> None:
 
     attacked = spec.load(write_spec(tmp_path, "attacked", {**CONF, "f": 4}, 5), [])
 
-    def configure(run_id: str) -> dict:
-        config = compose(attacked, False, run_id)
+    def configure(one: spec.Spec, run_id: str) -> dict:
+        config = compose(one, False, run_id)
         for process, nodes in zip(config["processes"][1:], (HONEST, [4], [5], [6], [7]), strict=True):
             process["nodes"] = nodes
         return config
@@ -34,7 +34,7 @@ def test_liars_cost_only_their_own_rows(tmp_path: Path) -> None:
                     str(WIDTH)]
         return launch.process_argv(process, run_dir)
 
-    job = launch.launch(attacked, configure, argv=argv)
+    [job] = launch.launch(attacked, configure, argv=argv)
     deadline = time.monotonic() + 90
     while not (status := store.observe([job], detailed=True)[0]).state.final:
         assert time.monotonic() < deadline

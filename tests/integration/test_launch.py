@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from kuiper.cluster import identity, launch, store
+from kuiper.cluster import start as cluster_start
 from kuiper.cluster.logs import merged, readers
 from kuiper.cluster.paths import RunPaths
 from kuiper.cluster.plan import Process
@@ -60,7 +61,7 @@ def make_spec(folder: Path, name: str, **keys: Any) -> Spec:
 
 
 def start(spec: Spec, does: str = "work", join_timeout: float = 20.0) -> Job:
-    def configure(run_id: str) -> dict[str, Any]:
+    def configure(one: Spec, run_id: str) -> dict[str, Any]:
         processes = spec.processes(4, simulate=False)
         return {
             "job": {"mode": "cluster", "run_id": run_id},
@@ -71,7 +72,8 @@ def start(spec: Spec, does: str = "work", join_timeout: float = 20.0) -> Job:
     def argv(process: Process, run_dir: Path) -> list[str]:
         return [process.python, "-c", STAND_IN, str(run_dir), str(process.rank), does]
 
-    return launch.launch(spec, configure, argv=argv)
+    [job] = launch.launch(spec, configure, argv=argv)
+    return job
 
 
 def test_a_job_from_start_to_stop(spec: Spec) -> None:
@@ -100,16 +102,16 @@ def test_a_job_from_start_to_stop(spec: Spec) -> None:
     assert stop(job).state is State.STOPPED
     assert identity.marked(job.run_id) == []
     assert stop(job).state is State.STOPPED
-    again = store.find("trial")
+    [again] = store.find("trial")
     assert again.run_id == job.run_id and store.observe([again])[0].state is State.STOPPED
     assert again.final is not None and again.final["evaluation"]["top_1"] == 80.0
 
 
 def test_stopping_exp1_leaves_exp10_alone(tmp_path: Path) -> None:
     jobs = [start(make_spec(tmp_path, name)) for name in ("exp1", "exp10")]
-    stop(store.find("exp1"))
+    stop(*store.find("exp1"))
     assert [status.state for status in store.observe(jobs)] == [State.STOPPED, State.RUNNING]
-    stop(store.find(jobs[1].run_id))
+    stop(*store.find(jobs[1].run_id))
 
 
 def test_a_job_ends_and_its_name_is_free_again(spec: Spec) -> None:
@@ -120,7 +122,7 @@ def test_a_job_ends_and_its_name_is_free_again(spec: Spec) -> None:
         time.sleep(0.1)
     assert store.observe([first])[0].state is State.SUCCEEDED
     second = start(spec)
-    assert store.find("trial").run_id == second.run_id
+    assert store.find("trial")[0].run_id == second.run_id
     assert {job.run_id for job in store.jobs()} == {first.run_id, second.run_id}
     stop(second)
 
@@ -148,7 +150,7 @@ def test_a_start_that_cannot_complete_is_rolled_back(tmp_path: Path) -> None:
     broken = {"host": "localhost", "python": "/no/such/python"}
     with pytest.raises(JobFailed, match="worker_2 on localhost ended at its start.*/no/such/python"):
         start(make_spec(tmp_path, "trial", worker_ips=["localhost:1", broken]))
-    job = store.find("trial")
+    [job] = store.find("trial")
     assert identity.marked(job.run_id) == []
     [status] = store.observe([job])
     assert status.state is State.FAILED and "/no/such/python" in status.reason
@@ -157,14 +159,14 @@ def test_a_start_that_cannot_complete_is_rolled_back(tmp_path: Path) -> None:
 def test_a_server_that_does_not_say_where_it_listens(spec: Spec) -> None:
     with pytest.raises(JobFailed, match="ps on localhost did not say where it listens within 1 s"):
         start(spec, "mute", join_timeout=1)
-    assert identity.marked(store.find("trial").run_id) == []
+    assert identity.marked(store.find("trial")[0].run_id) == []
 
 
 def test_a_worker_that_fails_is_named_and_its_error_found(spec: Spec) -> None:
     try:
         job = start(spec, "fail")
     except JobFailed:  # it failed before the launch was over
-        job = store.find("trial")
+        [job] = store.find("trial")
     reader = readers(job, rank=1)
     lines = list(merged(reader, whole=True))
     while not any(line.is_error for line in lines):
@@ -176,7 +178,7 @@ def test_a_worker_that_fails_is_named_and_its_error_found(spec: Spec) -> None:
 
 
 def test_nothing_is_made_of_a_wrong_configuration(spec: Spec) -> None:
-    def configure(run_id: str) -> dict[str, Any]:
+    def configure(one: Spec, run_id: str) -> dict[str, Any]:
         raise SpecError("wrong")
 
     with pytest.raises(SpecError):
@@ -199,11 +201,11 @@ def test_what_stands_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_submitter_that_dies_in_the_middle(spec: Spec) -> None:
     submitter = os.fork()
     if submitter == 0:
-        launch._await_heartbeats = lambda job: os._exit(0)  # type: ignore[assignment]
+        cluster_start._await_heartbeats = lambda job: os._exit(0)  # type: ignore[assignment]
         start(spec)
         os._exit(1)
     assert os.waitpid(submitter, 0)[1] == 0
-    job = store.find("trial")
+    [job] = store.find("trial")
     while any(process.pid is None for process in store.observe([job], detailed=True)[0].processes):
         time.sleep(0.1)
     assert store.observe([job])[0].state is State.RUNNING

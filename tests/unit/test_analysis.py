@@ -8,9 +8,10 @@ import matplotlib.image
 import pytest
 import yaml
 
-from kuiper.analysis import compare, load_runs, plot_runs, time_to_accuracy
+from kuiper.analysis import compare, load_curves, load_runs, plot_curves, time_to_accuracy
 from kuiper.analysis.labels import labels
 from kuiper.analysis.plot import draw, headline, spread
+from kuiper.cli.plot import print_table
 from kuiper.errors import RecordError
 from kuiper.record import Recorder
 
@@ -77,18 +78,66 @@ def test_time_to_accuracy_and_the_table(tmp_path: Path) -> None:
     fast, never = load_runs([first, second])
     assert time_to_accuracy(fast, 80.0) == 2.0 and time_to_accuracy(fast, 90.0) == 4.0
     assert time_to_accuracy(never, 50.0) is None
-    rows = compare([first, second])
+    rows = compare(load_curves([first, second]))
     assert [row["label"] for row in rows] == ["multi_krum", "average"]
     assert [rows[0][key] for key in ("top_1", "best_top_1", "clock", "rounds")] == [90.0, 95.0, 6.0, 30]
+    assert [rows[0][key] for key in ("top_1_ci", "target", "time_to_target")] == [None, 85.0, 4.0]
     assert rows[0]["bytes"] == 10 + 5 + 1 + 2
     assert rows[1]["best_top_1"] == 11.0 and not rows[0]["virtual"]
+    assert (rows[1]["top_1"], rows[1]["reached"], rows[1]["time_to_target"]) == (None, 0, None)
+
+
+def test_runs_that_differ_only_in_their_seed_are_one_curve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Against a table of Student's t: 4.302653 for two degrees of freedom, 95 % between both ends."""
+    finals = {1: [10.0, 80.0, 90.0], 2: [20.0, 85.0, 93.0], 3: [15.0, 90.0, 96.0]}
+    folders = [
+        run_dir(tmp_path / str(seed), top_1, config("multi_krum", f"krum-seed{seed}", str(seed), seed=seed))
+        for seed, top_1 in finals.items()
+    ]
+    folders.insert(1, run_dir(tmp_path / "average", [10.0, 11.0, 12.0], config("average", "other")))
+    krum, average = load_curves(folders)
+    assert (krum.label, average.label) == ("multi_krum", "average")
+    assert krum.rounds == (0, 10, 20) and krum.clock == (0.0, 2.0, 4.0)
+    assert krum.top_1 == (15.0, 85.0, 93.0) and average.top_1 == (10.0, 11.0, 12.0)
+    halves = [4.302653 * deviation / math.sqrt(3) for deviation in (5.0, 5.0, 3.0)]
+    assert krum.top_1_ci == pytest.approx(halves, rel=1e-6) and average.top_1_ci == ()
+
+    row, other = compare([krum, average], target=85.0)
+    assert (row["seeds"], row["top_1"], row["best_top_1"], row["reached"]) == ([1, 2, 3], 93.0, 93.0, 3)
+    assert row["time_to_target"] == pytest.approx((4.0 + 2.0 + 2.0) / 3)
+    assert row["top_1_ci"] == pytest.approx(7.452412, rel=1e-6) and other["top_1_ci"] is None
+    print_table([row, other])
+    assert [line.split("  ")[-1].strip() for line in capsys.readouterr().out.splitlines()] == [
+        "time to 85 %", "2.67 ± 2.87 s", "0 of 1 there"]
+    figure = draw([krum, average])
+    assert "mean of 1 or 3 seeds" in headline([krum, average])[1]
+    assert "93.0 ± 7.5 %" in {text.get_text() for text in figure.texts}
+
+    [alone] = load_curves([folders[0], *folders[2:]])
+    assert alone.label == "krum"
+
+
+def test_a_seed_that_is_behind_or_there_twice_is_in_no_mean(tmp_path: Path) -> None:
+    seeds = {"a": (1, [10.0, 80.0]), "b": (2, [20.0]), "again": (1, [10.0, 70.0]), "c": (3, [20.0, 90.0])}
+    folders = [
+        run_dir(tmp_path / name, top_1, config(job="job", run_id=name, seed=seed))
+        for name, (seed, top_1) in seeds.items()
+    ]
+    first, second = load_curves(folders)
+    assert [run.folder.name for run in first.runs] == ["a", "c"] and first.top_1 == (15.0, 85.0)
+    assert [run.folder.name for run in first.left_out] == ["b"]
+    assert [run.folder.name for run in second.runs] == ["again"]
+    assert (first.label, second.label) == ("job a", "job again")
+    assert compare([first])[0]["left_out"] == [str(tmp_path / "b")]
 
 
 def test_bytes_between_peers_count_once(tmp_path: Path) -> None:
     folder = run_dir(tmp_path / "a", [10.0], config())
     with Recorder(folder / "ps", "ps") as recorder:
         recorder.step(3, bytes_in=0, bytes_out=0, peer_bytes_in=70, peer_bytes_out=70)
-    assert compare([folder])[0]["bytes"] == 70
+    assert compare(load_curves([folder]))[0]["bytes"] == 70
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
@@ -98,9 +147,9 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="training_perf"):
         load_runs([tmp_path])
     with pytest.raises(RecordError, match="no run"):
-        compare([])
+        load_curves([])
     with pytest.raises(RecordError, match="gif"):
-        plot_runs([tmp_path], tmp_path / "x.gif")
+        plot_curves([], tmp_path / "x.gif")
 
 
 def test_spread_keeps_order_gap_and_bounds() -> None:
@@ -117,21 +166,21 @@ def test_spread_keeps_order_gap_and_bounds() -> None:
 def test_picture_names_every_line_without_overlap(tmp_path: Path, count: int) -> None:
     rules = ["average", "median", "trimmed_mean", "multi_krum", "krum", "a_rule_with_a_long_name"][:count]
     folders = [run_dir(tmp_path / rule, [10.0, 90.0, 97.0], config(rule), worst=9.0) for rule in rules]
-    runs = load_runs(folders)
-    assert runs[0].worst == (10.0, 9.0, 9.0)
-    figure = draw(runs)
+    curves = load_curves(folders)
+    assert curves[0].worst == (10.0, 9.0, 9.0)
+    figure = draw(curves)
     extents = {text.get_text(): text.get_window_extent() for text in figure.texts}
-    boxes = [extents[run.label] for run in runs]
+    boxes = [extents[curve.label] for curve in curves]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert all(figure.axes[1].bbox.x1 < box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
-    assert sum("97.0 %" == text.get_text() for text in figure.axes[1].texts) == count
+    assert sum("97.0 %" == text.get_text() for text in figure.texts) == count
     assert figure.axes[0].get_ylim() == (0, 100)
-    picture = matplotlib.image.imread(plot_runs(folders, tmp_path / "out.png"))
+    picture = matplotlib.image.imread(plot_curves(curves, tmp_path / "out.png"))
     assert picture.shape[1] > 1000 and picture.std() > 0.01
 
 
 def test_headline_says_what_all_runs_share(tmp_path: Path) -> None:
-    runs = load_runs([run_dir(tmp_path / rule, [10.0], config(rule)) for rule in ("average", "median")])
-    title, subtitle = headline(runs)
+    curves = load_curves([run_dir(tmp_path / rule, [10.0], config(rule)) for rule in ("average", "median")])
+    title, subtitle = headline(curves)
     assert title == "Test accuracy on digits, 3 of 10 nodes Byzantine (ipm, eps 10)"
     assert subtitle == "parameter_server  ·  mlp  ·  seed 1"

@@ -53,7 +53,7 @@ LAYERS: dict[str, str] = {
 # Single modules that may import a single other one, inside a function only, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cluster.launch", "link.credentials"): "certificates are made on the submitter; without torch",
-    ("cli.plot", "analysis.plot"): "`plot` draws, and only who draws imports matplotlib",
+    ("cli.plot", "analysis"): "`plot` draws, and only who draws imports matplotlib",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -226,3 +227,33 @@ def test_reading_a_spec_imports_neither_hydra_nor_torch(tmp_path):
     command = [sys.executable, "-c", code, tmp_path / "conf.yml"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_a_job_for_every_seed(spec):
+    one, two = spec(extra="  seed: [7, 3]\n").each()
+    assert [each.job_name for each in (one, two)] == ["mnist-krum-seed7", "mnist-krum-seed3"]
+    assert [each.job_conf["seed"] for each in (one, two)] == [7, 3]
+    assert one.job_conf["steps"] == 10 and one.where("job_conf", "seed").endswith("conf.yml:10")
+    plain = spec(extra="  seed: 7\n")
+    assert plain.each() == [plain]
+    [only] = spec(options=["seed=[5]"]).each()
+    assert only.job_name == "mnist-krum-seed5"
+
+
+@pytest.mark.parametrize(("seeds", "message"), [
+    ("[1, 2, 1]", "names a seed twice"),
+    ("[]", "empty list"),
+    ("[1, -2]", "an item that is -2, and must be a whole number from 0"),
+    ("[1, true]", "an item that is True"),
+    ("[1, [2]]", r"an item that is \[2\]"),
+    (f"[{2**63}]", "an item that is 9223372036854775808"),
+])
+def test_seeds_that_are_wrong(spec, seeds, message):
+    [problem] = complaints(spec, extra=f"  seed: {seeds}\n")
+    assert problem.key == "job_conf.seed" and problem.where.endswith("conf.yml:10")
+    assert re.search(message, problem.message)
+
+
+def test_a_name_with_room_for_the_seed(spec):
+    [problem] = complaints(spec, replace=("mnist-krum", "x" * 94), extra="  seed: [1, 10]\n")
+    assert problem.key == "job_name" and "by 1 characters" in problem.remedy

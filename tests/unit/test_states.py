@@ -19,12 +19,12 @@ BOOT = "boot-1"
 IDENTITY = {"boot_id": BOOT, "pid": 42, "start_time": 7}
 NOTHING: dict[str, Any] = {
     "proc.json": None, "exit.json": None, "heartbeat": None, "agent": None,
-    "alive": False, "agent_alive": False, "staged": False, "stop": False, "metrics": "",
+    "alive": False, "agent_alive": False, "staged": False, "stop": False, "after": None, "metrics": "",
 }  # fmt: skip
 RUNNING = {
     **NOTHING, "staged": True, "agent": IDENTITY, "proc.json": IDENTITY, "alive": True, "agent_alive": True
 }  # fmt: skip
-ENDED = {"code": 0, "signal": None, "reason": "finished", "first_error": None, "ended": 50.0}
+ENDED = {"code": 0, "signal": None, "reason": "finished", "first_error": None, "started": 1.0, "ended": 50.0}
 
 
 def status(name: str = "ps", **changes: Any) -> ProcessStatus:
@@ -43,6 +43,10 @@ def ended(name: str = "ps", **changes: Any) -> ProcessStatus:
         (NOTHING, State.PLANNED, ""),
         ({"staged": True}, State.STAGED, ""),
         ({"staged": True, "agent": IDENTITY, "agent_alive": True}, State.STARTING, ""),
+        (
+            {"staged": True, "agent": IDENTITY, "agent_alive": True, "after": "/logs/job-seed1/r1"},
+            State.QUEUED, "after job-seed1 r1",
+        ),
         (RUNNING, State.RUNNING, ""),
         ({**RUNNING, "agent_alive": False}, State.RUNNING, "its agent is gone: nothing supervises it"),
         ({**RUNNING, "stop": True}, State.STOPPING, ""),
@@ -111,5 +115,7 @@ def test_a_submit_that_died_or_gave_up() -> None:
     assert job(staged, submitting=True).state is State.STAGED
     assert job(staged).state is State.LOST
     assert job(status(**RUNNING), status("worker_1", staged=True), submitting=True).state is State.STARTING
+    queued = status(staged=True, agent=IDENTITY, agent_alive=True, after="/logs/job-seed1/r1")
+    assert job(queued, queued) == JobStatus(State.QUEUED, "after job-seed1 r1", (queued, queued))
     stopped = ended(code=None, reason="stopped")
     assert job(stopped, failure="no python") == JobStatus(State.FAILED, "no python", (stopped,))
