@@ -162,8 +162,8 @@ class Acceptor:
                 self.refused += 1
             self._changed.notify_all()
         try:
+            connection.settimeout(None)  # first: once it has the answer, its other half may come and make a peer
             connection.sendall(Hello(self._rank, self._attempt, self._door.run, status=status).pack())
-            connection.settimeout(None)
         except OSError as error:  # its threads, or the wait for its other half, will find it closed
             self._known[hello.rank].warning("%s was lost while it joined: %s", name, error)
         if status != handshake.WELCOME:

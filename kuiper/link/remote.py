@@ -114,7 +114,7 @@ class RemoteLink(Link):
                       reply: Channel) -> None:
         self._here.welcome(step)
         self._inboxes[reply.number].ask(step, to)
-        self._published = (channel, step, row, to)
+        self._published = (channel, step, row.cpu(), to)  # from the device once, not once a process
         self._ask(np.flatnonzero(self._here.alive))
 
     def _ask(self, ranks: Iterable[int]) -> None:
@@ -150,6 +150,7 @@ class RemoteLink(Link):
             self._post(0, channel, step, nodes, rows, table)
             return
         self._own = (nodes, rows.float())
+        rows = rows.cpu()
         self._inboxes[channel.number].put(step, nodes, rows)
         for rank in range(1, len(self._blocks)):
             needed = to.between(nodes, self._blocks[rank]) if rank != self._rank else nodes[:0]
