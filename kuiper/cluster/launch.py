@@ -6,8 +6,10 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +20,12 @@ from kuiper.cluster.host import LOCAL, connect
 from kuiper.cluster.identity import myself
 from kuiper.cluster.paths import RunPaths, absolute, check_job_name
 from kuiper.cluster.plan import Process, plan
+from kuiper.cluster.preflight import check_ports, preflight
 from kuiper.cluster.site import Ground, Site, prepare
 from kuiper.cluster.snapshot import Code
 from kuiper.cluster.start import START_TIMEOUT, all_or_none, in_parallel, names_locked, start_all
 from kuiper.cluster.store import Job
-from kuiper.errors import ConflictError, JobFailed, KuiperError, SpecError
+from kuiper.errors import ConflictError, HostError, JobFailed, KuiperError, SpecError
 
 if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
@@ -43,12 +46,17 @@ def submit(spec: Spec, simulate: bool = False, say: Callable[[str], None] = lamb
 
     Raises:
         SpecError: the spec is wrong, or a secret is not in the environment; nothing was made.
-        ConflictError: a job of that name runs.
+        ConflictError: a job of that name runs, or the ports are taken.
         HostError, JobFailed: one could not be started; what had been started is stopped again.
     """
     from kuiper.config.compose import compose  # Hydra: only those who compose pay for it
 
-    return launch(spec, lambda one, run_id: compose(one, simulate, run_id), say)
+    def configure(one: Spec, run_id: str) -> dict[str, Any]:
+        config = compose(one, simulate, run_id)
+        preflight(one, config)
+        return config
+
+    return launch(spec, configure, say)
 
 
 def launch(
@@ -70,15 +78,16 @@ def launch(
     for name in names:
         refuse_second(name)  # before hosts are bothered; again below, where nobody can come between
     grounds = prepare(spec, (process.host for process in plan(specs[0], configs[0])), say)
-    jobs: list[Job] = []
-    with all_or_none(jobs, say):
+    with _staged_or_removed() as jobs:
         with names_locked(names):
             for name in names:
                 refuse_second(name)
+            check_ports(configs[0])
             for one, config in zip(specs, configs, strict=True):
-                jobs.append(_create(one, config, grounds, series, list(jobs)))
+                _create(one, config, grounds, series, jobs)
         for one, config, job in zip(specs, configs, jobs, strict=True):
             _stage(one, job, config, grounds, values, argv)
+    with all_or_none(jobs, say):
         for config, job in zip(configs, jobs, strict=True):
             start_all(job, config, say)
     return jobs
@@ -114,9 +123,27 @@ def refuse_second(name: str) -> None:
             )
 
 
+@contextmanager
+def _staged_or_removed() -> Iterator[list[Job]]:
+    """Jobs that the block makes, and puts into this list, vanish again if it fails: nothing has run."""
+    made: list[Job] = []
+    try:
+        yield made
+    except BaseException:
+        for job in made:
+            for site in job.sites:
+                if site.address.host != LOCAL:
+                    with suppress(HostError):
+                        connect(site.address).run(["rm", "-rf", "--", site.run_dir], START_TIMEOUT)
+            shutil.rmtree(job.run_dir, ignore_errors=True)
+            with suppress(OSError):
+                job.run_dir.parent.rmdir()  # unless other runs of that name are there
+        raise
+
+
 def _create(spec: Spec, config: Mapping[str, Any], grounds: Mapping[str, Ground], series: str,
-            before: Sequence[Job]) -> Job:
-    """Make the run directory of a job and the ledger in it.
+            made: list[Job]) -> None:
+    """Make the run directory of a job, which comes after those that are made, and the ledger in it.
 
     Raises:
         ConflictError: there is such a directory.
@@ -137,10 +164,10 @@ def _create(spec: Spec, config: Mapping[str, Any], grounds: Mapping[str, Ground]
     sites = [ground.site(paths.folder, spec.job_name, run_id) for ground in grounds.values()]
     job = Job(
         paths.folder, spec.job_name, run_id, config["job"]["mode"], time.time(), spec.limits.grace, processes,
-        sites, series, [str(each.run_dir) for each in before], submitter=myself(),
+        sites, series, [str(each.run_dir) for each in made], submitter=myself(),
     )  # fmt: skip
+    made.append(job)
     job.save()
-    return job
 
 
 def _stage(spec: Spec, job: Job, config: Mapping[str, Any], grounds: Mapping[str, Ground],

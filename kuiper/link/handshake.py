@@ -22,7 +22,7 @@ SENDS, RECEIVES = 0, 1
 WELCOME, OTHER_RUN, NOT_YOU, NOT_NEWER, NO_FIRST = range(5)
 REFUSALS = {
     OTHER_RUN: "it belongs to another run",
-    NOT_YOU: "this process may not join there under its rank",
+    NOT_YOU: "this process may not join there under its rank or at its attempt",
     NOT_NEWER: "this rank has joined there already, or came too late",
     NO_FIRST: "the connection that should have come first is not there",
 }
@@ -31,6 +31,8 @@ _MAGIC = b"kuiper\x00\x01"  # the last byte is the version of everything on the 
 _HELLO = struct.Struct("<8sBBHII32s12x")
 _RETRY_SECONDS = 0.05
 _REFUSALS_TAKEN = 40
+_LOCAL_BUFFER_BYTES = 1 << 17
+"""Two segments of the loopback device; below one a stream stands still between delayed acknowledgements."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,11 @@ class Door:
 def tune(connection: socket.socket) -> None:
     """Options of every connection: small frames leave at once, a host that vanished is noticed.
 
-    Buffers are left to the kernel: a size set by hand stops its tuning and is cut to
-    net.core.*mem_max, which most hosts keep at 208 kB.
+    Between hosts buffers are left to the kernel, because a size set by hand stops its tuning. On one
+    host the kernel lets several MB a stream pile up, and rows leave the cache before they are read.
     """
+    if connection.getsockname()[0] == connection.getpeername()[0]:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LOCAL_BUFFER_BYTES)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
