@@ -192,7 +192,8 @@ def _reconciled(job: Job, reports: dict[Address, dict[str, Any] | str] | None) -
     seen = {process.name: process.state.value for process in processes}
     if reports is not None and seen != job.seen:
         job.seen = seen
-        job.save()
+        with suppress(KuiperError):  # a full disk
+            job.save()
     if job.final is not None:
         return JobStatus(
             State(job.final["state"]), job.final["reason"], tuple(processes), job.final.get("evaluation")
