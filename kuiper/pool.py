@@ -70,7 +70,7 @@ def work(config: dict[str, Any], rank: int, memories: list[int], deal: int, pare
     learner = builder.learner(builder.adversary(), device, pool.samples(parent, memories))
     learner.gradients(learner.model.theta.clone(), np.arange(1), 1)  # the first call is slow
     gc.freeze()
-    pool.serve(learner, builder.make("optimizer"), memories, deal, parent)
+    pool.serve(learner, builder.optimizer(learner), memories, deal, parent)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ from kuiper.link import Channel, Link
 from kuiper.selection import Random
 from kuiper.topology import Exchange, mutual, pull
 
+KEPT = 3
+"""Steps whose rows wait for a peer that does not read, where nobody waits for it either."""
+
 Turns = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -45,8 +48,14 @@ class Gossip(PeerAlgorithm):
         return self._observed
 
     @cached_property
+    def mixed(self) -> slice:
+        """Columns that peers send and mix: all, but for statistics that each keeps to itself."""
+        learner = self.job.learner
+        return slice(learner.parameters if self.job.local_statistics else learner.size)
+
+    @cached_property
     def parameters(self) -> Channel:
-        return Channel("parameters", 1, width=self.job.learner.size, dtype=self.job.row_dtype)
+        return Channel("parameters", 1, width=self.mixed.stop, dtype=self.job.row_dtype)
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -66,10 +75,12 @@ class Gossip(PeerAlgorithm):
         state = self.begin("work", link, {"thetas": thetas, **job.optimizer.init(thetas)})
         thetas = state.pop("thetas")
         link.expect(self.parameters, lambda step: self.exchange(step).between(job.nodes, link.nodes))
+        keep = None if job.deadline is None else KEPT
         for step in self.steps():
             exchange = self.exchange(step)
             with phase("communicate"):
-                await link.send(self.parameters, step, link.nodes, thetas, to=exchange)
+                rows = thetas[:, self.mixed]
+                await link.send(self.parameters, step, link.nodes, rows, to=exchange, keep=keep)
             with phase("compute"):
                 rows, losses = job.learner.gradients(thetas, link.nodes, batch=step)
                 rows[torch.from_numpy(~self.screen.passed(step, link.nodes, rows, losses))] = 0
@@ -78,7 +89,8 @@ class Gossip(PeerAlgorithm):
             with phase("wait"):
                 neighbours = await link.neighbours(self.parameters, step, exchange, job.deadline)
             with phase("aggregate"):
-                thetas = moved.add_(self.mix(thetas, neighbours.turns(link.nodes)))
+                moved[:, self.mixed].add_(self.mix(thetas[:, self.mixed], neighbours.turns(link.nodes)))
+            thetas = moved
             await self.tell(link, step, thetas, losses, {"thetas": thetas, **state})
 
 

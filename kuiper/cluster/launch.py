@@ -6,21 +6,26 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kuiper.cluster import store
 from kuiper.cluster.files import make_folder, write_bytes
-from kuiper.cluster.host import connect
+from kuiper.cluster.host import LOCAL, connect
 from kuiper.cluster.identity import myself
 from kuiper.cluster.paths import RunPaths, absolute, check_job_name
 from kuiper.cluster.plan import Process, plan
-from kuiper.cluster.snapshot import Code, local_code
+from kuiper.cluster.preflight import check_ports, preflight
+from kuiper.cluster.site import Ground, Site, prepare
+from kuiper.cluster.snapshot import Code
 from kuiper.cluster.start import START_TIMEOUT, all_or_none, in_parallel, names_locked, start_all
 from kuiper.cluster.store import Job
-from kuiper.errors import ConflictError, JobFailed, KuiperError, SpecError
+from kuiper.errors import ConflictError, HostError, JobFailed, KuiperError, SpecError
 
 if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
@@ -43,12 +48,17 @@ def submit(spec: Spec, simulate: bool = False, say: Callable[[str], None] = lamb
 
     Raises:
         SpecError: the spec is wrong, or a secret is not in the environment; nothing was made.
-        ConflictError: a job of that name runs.
+        ConflictError: a job of that name runs, or the ports are taken.
         HostError, JobFailed: one could not be started; what had been started is stopped again.
     """
     from kuiper.config.compose import compose  # Hydra: only those who compose pay for it
 
-    return launch(spec, lambda one, run_id: compose(one, simulate, run_id), say)
+    def configure(one: Spec, run_id: str) -> dict[str, Any]:
+        config = compose(one, simulate, run_id)
+        preflight(one, config)
+        return config
+
+    return launch(spec, configure, say)
 
 
 def launch(
@@ -67,15 +77,19 @@ def launch(
     series = spec.job_name if len(names) > 1 else ""
     values = secret_values(spec.secrets)
     configs = [configure(one, run_id) for one, run_id in zip(specs, new_run_ids(len(specs)), strict=True)]
-    jobs: list[Job] = []
-    with all_or_none(jobs, say):
+    for name in names:
+        refuse_second(name)  # before hosts are bothered; again below, where nobody can come between
+    grounds = prepare(spec, (process.host for process in plan(specs[0], configs[0])), say)
+    with _staged_or_removed() as jobs:
         with names_locked(names):
             for name in names:
                 refuse_second(name)
+            check_ports(configs[0])
             for one, config in zip(specs, configs, strict=True):
-                jobs.append(_create(one, config, series, after=[str(job.run_dir) for job in jobs]))
+                _create(one, config, grounds, series, jobs)
         for one, config, job in zip(specs, configs, jobs, strict=True):
-            _stage(one, job, config, values, argv)
+            _stage(one, job, config, grounds, values, argv)
+    with all_or_none(jobs, say):
         for config, job in zip(configs, jobs, strict=True):
             start_all(job, config, say)
     return jobs
@@ -111,8 +125,27 @@ def refuse_second(name: str) -> None:
             )
 
 
-def _create(spec: Spec, config: Mapping[str, Any], series: str, after: list[str]) -> Job:
-    """Make the run directory of a job and the ledger in it.
+@contextmanager
+def _staged_or_removed() -> Iterator[list[Job]]:
+    """Jobs that the block makes, and puts into this list, vanish again if it fails: nothing has run."""
+    made: list[Job] = []
+    try:
+        yield made
+    except BaseException:
+        for job in made:
+            for site in job.sites:
+                if site.address.host != LOCAL:
+                    with suppress(HostError):
+                        connect(site.address).run(["rm", "-rf", "--", site.run_dir], START_TIMEOUT)
+            shutil.rmtree(job.run_dir, ignore_errors=True)
+            with suppress(OSError):
+                job.run_dir.parent.rmdir()  # unless other runs of that name are there
+        raise
+
+
+def _create(spec: Spec, config: Mapping[str, Any], grounds: Mapping[str, Ground], series: str,
+            made: list[Job]) -> None:
+    """Make the run directory of a job, which comes after those that are made, and the ledger in it.
 
     Raises:
         ConflictError: there is such a directory.
@@ -130,33 +163,43 @@ def _create(spec: Spec, config: Mapping[str, Any], series: str, after: list[str]
         message = f"cannot make the run directory {paths.folder}: {error.strerror}"
         raise KuiperError(message, "choose a log_path that this user may write to") from error
     processes = [store.Process(process.name, process.host) for process in plan(spec, config)]
+    sites = [ground.site(paths.folder, spec.job_name, run_id) for ground in grounds.values()]
     job = Job(
         paths.folder, spec.job_name, run_id, config["job"]["mode"], time.time(), spec.limits.grace, processes,
-        series, after, submitter=myself(),
+        sites, series, [str(each.run_dir) for each in made], submitter=myself(),
     )  # fmt: skip
+    made.append(job)
     job.save()
-    return job
 
 
-def _stage(spec: Spec, job: Job, config: Mapping[str, Any], values: Mapping[str, str], argv: Argv) -> None:
+def _stage(spec: Spec, job: Job, config: Mapping[str, Any], grounds: Mapping[str, Ground],
+           values: Mapping[str, str], argv: Argv) -> None:
     """Write the run directory, and every process's folder on its host."""
     from kuiper.config.compose import dump
 
     paths = job.paths
     write_bytes(paths.spec, spec.path.read_bytes())
     write_bytes(paths.config, dump(dict(config)).encode())
-    code = local_code()
     certificates = issue_certificates(job, config, spec.limits.duration, spec.limits.grace)
 
+    def settle(site: Site) -> None:
+        code = grounds[site.address.host].code
+        there = {**config, "job": {**config["job"], "spec_folder": str(code.folder / "spec")}}
+        connect(site.address).put(dump(there).encode(), RunPaths(Path(site.run_dir)).config)
+
     def stage(process: Process) -> None:
-        host, own = connect(process.host), paths.process(process.name)
+        ground, host, own = grounds[process.host], job.host(process), job.at(process)
         for name, data in certificates.get(process.name, {}).items():
             host.put(data, own.tls / name, mode=0o600)
         if values:
             host.put(json.dumps(values).encode(), own.secrets, mode=0o600)
-        order = _agent_order(spec, job, config, process, code, argv(process, paths.folder))
+        if process.host != LOCAL:
+            process = replace(process, python=ground.address.python)
+        words = argv(process, own.folder.parent)
+        order = _agent_order(spec, job, config, process, ground.code, words)
         host.put(json.dumps(order, indent=2).encode(), own.agent)
 
+    in_parallel(settle, [site for site in job.sites if site.address.host != LOCAL])
     in_parallel(stage, plan(spec, config))
 
 
@@ -183,6 +226,9 @@ def _agent_order(
     env = {
         "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads,
         "GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1",
+        # Large tensors in huge pages: a killed process closes its sockets only once its memory is freed, and
+        # that takes 100 ms a GB in small ones.
+        "THP_MEM_ALLOC_ENABLE": "1",
         **KEEP_MEMORY,
         "CUDA_VISIBLE_DEVICES": process.device.removeprefix("cuda:") if process.device != "cpu" else "",
     }  # fmt: skip

@@ -8,14 +8,15 @@ from typing import Any
 
 import yaml
 
-from kuiper.cluster import agent, store
+from kuiper.cluster import store
 from kuiper.cluster.host import connect
 from kuiper.cluster.identity import myself
 from kuiper.cluster.launch import issue_certificates, refuse_second, secret_values
+from kuiper.cluster.preflight import REMEDY, check_ports, unusable
 from kuiper.cluster.start import START_TIMEOUT, all_or_none, in_parallel, names_locked, start_all
 from kuiper.cluster.states import State
 from kuiper.cluster.store import Job
-from kuiper.errors import ConflictError, SpecError, UsageError
+from kuiper.errors import ConflictError, JobFailed, SpecError, UsageError
 
 RESUME = "resume"
 """The last word of the data plane's command (see kuiper.run)."""
@@ -32,8 +33,9 @@ def resume(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) 
     Raises:
         UsageError: all have succeeded.
         SpecError: one keeps no checkpoints, its configuration is gone, or a secret is not in the environment.
-        ConflictError: one runs, or another of its name does, or something of it is left.
-        HostError, JobFailed: one could not be started; what had been started is stopped again.
+        ConflictError: one runs, or another of its name does, something of it is left, or the ports are taken.
+        HostError, JobFailed: one could not be started, or its disk is full or read-only; what had been
+            started is stopped again.
     """
     configs = {job.run_id: _config(job) for job in jobs}
     orders = {job.run_id: {process.name: _order(job, process) for process in job.processes} for job in jobs}
@@ -50,6 +52,10 @@ def resume(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) 
                 done = ", ".join(f"{job.job_name} {job.run_id}" for job in jobs)
                 raise UsageError(f"there is nothing to resume: {done} has succeeded",
                                  "submit it again for another run")
+            check_ports(configs[unfinished[0].run_id])
+            for job in unfinished:
+                if wrong := unusable(job.run_dir, len(job.processes)):
+                    raise JobFailed(f"{job.job_name} {job.run_id} cannot go on: {wrong}", REMEDY)
             for job in unfinished:
                 _renew(job)
                 job.final, job.failure, job.submitter = None, None, myself()
@@ -82,7 +88,7 @@ def _stage(
     certificates = issue_certificates(job, config, first["duration"], first["grace"])
 
     def stage(process: store.Process) -> None:
-        host, own, order = connect(process.host), job.paths.process(process.name), orders[process.name]
+        host, own, order = job.host(process), job.at(process), orders[process.name]
         for name, data in certificates.get(process.name, {}).items():
             host.put(data, own.tls / name, mode=0o600)
         if secrets:
@@ -95,7 +101,7 @@ def _stage(
 
 def _order(job: Job, process: store.Process) -> dict[str, Any]:
     """What agent.json says."""
-    order: dict[str, Any] = json.loads(connect(process.host).get(job.paths.process(process.name).agent))
+    order: dict[str, Any] = json.loads(job.host(process).get(job.at(process).agent))
     return order
 
 
@@ -105,8 +111,9 @@ def _renew(job: Job) -> None:
     Raises:
         ConflictError: something of the run is alive.
     """
-    for host in map(connect, job.hosts):
-        argv = [host.python, "-I", agent.__file__, "renew", job.run_id, *job.folders(host.name)]
+    for site in job.sites:
+        host = connect(site.address)
+        argv = [host.python, "-I", host.agent, "renew", job.run_id, *job.folders(site)]
         result = host.run(argv, START_TIMEOUT)
         if result.code:
             said = (result.out or result.err).strip()

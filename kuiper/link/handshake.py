@@ -22,7 +22,7 @@ SENDS, RECEIVES = 0, 1
 WELCOME, OTHER_RUN, NOT_YOU, NOT_NEWER, NO_FIRST = range(5)
 REFUSALS = {
     OTHER_RUN: "it belongs to another run",
-    NOT_YOU: "this process may not join there under its rank",
+    NOT_YOU: "this process may not join there under its rank or at its attempt",
     NOT_NEWER: "this rank has joined there already, or came too late",
     NO_FIRST: "the connection that should have come first is not there",
 }
@@ -31,6 +31,8 @@ _MAGIC = b"kuiper\x00\x01"  # the last byte is the version of everything on the 
 _HELLO = struct.Struct("<8sBBHII32s12x")
 _RETRY_SECONDS = 0.05
 _REFUSALS_TAKEN = 40
+_LOCAL_BUFFER_BYTES = 1 << 17
+"""Two segments of the loopback device; below one a stream stands still between delayed acknowledgements."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class Door:
         patience = max(min(HANDSHAKE_SECONDS, deadline - time.monotonic()), 0.01)
         connection = socket.create_connection((host, port), timeout=patience)
         try:
-            tune(connection)
+            tune(connection, connection.getpeername()[0])
             if self._client is not None:
                 connection = self._client.wrap_socket(connection)
             self._check_name(connection, rank)
@@ -183,17 +185,23 @@ class Door:
             raise ProtocolError(f"a certificate of {name} was shown for {self.names[rank]}")
 
 
-def tune(connection: socket.socket) -> None:
+def tune(connection: socket.socket, peer: str) -> None:
     """Options of every connection: small frames leave at once, a host that vanished is noticed.
 
-    Buffers are left to the kernel: a size set by hand stops its tuning and is cut to
-    net.core.*mem_max, which most hosts keep at 208 kB.
+    Between hosts buffers are left to the kernel, because a size set by hand stops its tuning. On one
+    host the kernel lets several MB a stream pile up, and rows leave the cache before they are read.
+
+    Args:
+        peer: address of the other end.
     """
+    if connection.getsockname()[0] == peer:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            connection.setsockopt(socket.SOL_SOCKET, option, _LOCAL_BUFFER_BYTES)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def shut(connection: socket.socket) -> None:
