@@ -65,6 +65,7 @@ def work(config: dict[str, Any], rank: int, memories: list[int], deal: int, pare
     from kuiper.learner import pool
 
     torch.set_num_threads(config["conf"]["threads"])
+    torch.autograd.set_multithreading_enabled(False)  # as in kuiper.process
     builder = Builder(config)
     device = "cpu" if config["processes"][rank]["device"] == "cpu" else "cuda"
     learner = builder.learner(builder.adversary(), device, pool.samples(parent, memories))

@@ -33,6 +33,7 @@ _DONE = struct.Struct("<q")  # places that are computed, or columns that are sum
 _HEADER = struct.Struct("<7d")  # see `_Call`
 _SPREAD = 1 << 21  # values of rows from which on a sum is worth handing out
 _MOST = 1 << 16  # bytes of a message on a socket
+_SHAPES = 8  # of calls that are remembered, so that the same memory is not mapped again and again
 _GRADIENTS, _UPDATES, _SUM = 0, 1, 2
 _SAMPLES = ("train_x", "train_y", "test_x", "test_y")
 
@@ -69,13 +70,14 @@ class PooledLearner(Learner):
 
     def __init__(self, learner: Learner, optimizer: Optimizer, memories: Sequence[int], deal: int,
                  sockets: Sequence[socket.socket]) -> None:
-        samples, self._calls, *self._slots = (Shared(memory) for memory in memories)
+        samples, calls, *self._slots = (Shared(memory) for memory in memories)
         data, places = _share(learner.data, samples)
         learner.batches.data = data
         super().__init__(learner.model, data, learner.batches, learner.engine)
         self._optimizer = optimizer
         self._deal = deal
         self._count = len(sockets)
+        self._call = functools.lru_cache(_SHAPES)(functools.partial(_Call, calls, self.size))
         self._selector = selectors.DefaultSelector()
         for number, one in enumerate(sockets, 1):
             one.send(json.dumps(places).encode())
@@ -94,7 +96,7 @@ class PooledLearner(Learner):
              lr_scale: float = 0.0) -> tuple[torch.Tensor, np.ndarray]:
         free = [slot for slot, memory in enumerate(self._slots) if not memory.lent]
         models = len(thetas) if thetas.dim() == 2 else 1
-        call = _Call(self._calls, self.size, len(nodes), models)
+        call = self._call(len(nodes), models)
         rows = self._slots[free[0]].tensor((len(nodes), self.size))
         call.nodes.numpy()[:] = nodes
         call.thetas.copy_(thetas)
@@ -108,7 +110,7 @@ class PooledLearner(Learner):
         slots = [slot for slot, memory in enumerate(self._slots) if memory.holds(rows)]
         if not slots or rows.numel() < _SPREAD:
             return super().weighted_sum(rows, weights)
-        call = _Call(self._calls, self.size, len(rows), 1)
+        call = self._call(len(rows), 1)
         call.losses.numpy()[:] = weights
         width = -(-self.size // self._count)
         parts = ((start, min(start + width, self.size)) for start in range(0, self.size, width))
@@ -174,7 +176,7 @@ def serve(learner: Learner, optimizer: Optimizer, memories: Sequence[int], deal:
     calls, slots = Shared(memories[1]), [Shared(memory) for memory in memories[2:]]
     device = learner.model.theta.device
 
-    @functools.lru_cache(2 * len(slots))  # calls are of a few shapes: nothing is mapped twice
+    @functools.lru_cache(_SHAPES)
     def shared(count: int, of_one: int, slot: int) -> tuple[_Call, torch.Tensor]:
         call = _Call(calls, learner.size, count, 1 if of_one else count)
         return call, slots[slot].tensor((count, learner.size))
