@@ -17,7 +17,8 @@ from torch.func import vmap
 from kuiper import random
 from kuiper.errors import SpecError
 from kuiper.learner.batches import Batches
-from kuiper.learner.flat import FlatModel, Gradients, to_flat
+from kuiper.learner.chain import Gradients
+from kuiper.learner.flat import FlatModel, to_flat
 from kuiper.optim import Optimizer
 
 _ON_CPU, _ON_GPU = 1 << 20, 1 << 24  # parameters and inputs of the nodes of one batched call

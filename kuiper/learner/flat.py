@@ -9,9 +9,8 @@ from torch import nn
 from torch.func import functional_call
 
 from kuiper.errors import SpecError
+from kuiper.learner.chain import Chain, Gradients
 from kuiper.learner.losses import LOSSES, VMAPPED
-
-Gradients = list[torch.Tensor]  # by parameter
 
 
 class FlatModel:
@@ -56,6 +55,8 @@ class FlatModel:
             tensor.data = view  # not the view itself: autograd counts the writes to each of them apart
         self.parts = [views[name] for name in parameters]
         self._parameters = list(parameters.values())
+        plain = loss == "cross_entropy" and precision is torch.float32
+        self._chain = Chain.of(self.module) if plain else None
 
     @property
     def size(self) -> int:
@@ -96,6 +97,8 @@ class FlatModel:
         again, and a step of size 1 along that moves them, as `kuiper.optim.Apart` takes. The gradients are
         new tensors, as autograd makes them: to add them up in a buffer takes a sixth of a small step.
         """
+        if self._chain is not None:
+            return self._chain.gradients(inputs, labels)
         statistics = self.theta[self.parameters :]
         before = statistics.clone() if self.keeps_statistics else None
         loss = self.loss(self.forward(inputs), labels)

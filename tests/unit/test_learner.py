@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from kuiper.data import Dataset, hold_out
 from kuiper.data.synthetic import synthetic
 from kuiper.errors import SpecError
 from kuiper.learner import Batches, FlatModel, Learner
+from kuiper.learner.chain import Chain
 from kuiper.learner.losses import LOSSES, VMAPPED
 from kuiper.models.mlp import mlp
 from kuiper.models.torchvision_model import torchvision_model
@@ -81,6 +84,40 @@ def test_parameters_are_views_into_one_buffer() -> None:
     for name, part in model.unflatten(points(model.size)).items():
         assert part.shape == (N, *named[name].shape)
         assert torch.equal(part[2], model.unflatten(points(model.size)[2])[name])
+
+
+def shared_layer() -> nn.Module:
+    layer = nn.Linear(6, 6)
+    return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer)
+
+
+def frozen_layer() -> nn.Module:
+    module = dense()
+    module[1].weight.requires_grad_(False)
+    return module
+
+
+@pytest.mark.parametrize("make, written_out", [
+    (dense, True), (partial(mlp, DATA.shape, DATA.classes, hidden=[7, 5]), True),
+    (partial(mlp, DATA.shape, DATA.classes, hidden=[]), True),
+    (lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.ReLU()), True),
+    (lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 4, bias=False)), False),
+    (lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Tanh()), False),
+    (lambda: nn.Linear(6, 4), False), (shared_layer, False), (frozen_layer, False), (nn.Sequential, False),
+])
+def test_a_chain_of_dense_layers_has_torchs_gradients(make: Callable[[], nn.Module], written_out: bool) -> None:
+    module = make()
+    assert (Chain.of(module) is not None) == written_out
+    if not list(module.parameters()):
+        return
+    model = FlatModel(module, "cross_entropy")
+    loss, gradients = model.gradients(DATA.train_x[:9], DATA.train_y[:9])
+    expected = functional.cross_entropy(module(DATA.train_x[:9]), DATA.train_y[:9])
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    theirs = dict(zip(map(id, trained), torch.autograd.grad(expected, trained), strict=True))
+    torch.testing.assert_close(loss, expected.detach())
+    for ours, parameter in zip(gradients, module.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs.get(id(parameter), torch.zeros_like(parameter)))
 
 
 TORCHS = {  # loss -> torch's own, of what a model says, its labels, and those as ones and zeros
