@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import multiprocessing
 import os
 import re
@@ -42,6 +43,7 @@ START.set_forkserver_preload(["kuiper.link.collective"])  # torch is imported on
 LEAST_STEPS = 7
 WARM_UP = 2
 """The first steps take memory."""
+os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # as in a job's processes; read when the first large tensor is made
 
 
 def names(workers: int) -> list[str]:
@@ -107,6 +109,7 @@ def peak(process: int | str) -> float:
 
 def measure(load: Load, seconds: float, folder: Path) -> Measured:
     """Let the transports take turns for so many seconds."""
+    gc.collect()  # links and what they hold know each other: their memory is not free before
     links = {transport: link(transport, 0, load, folder) for transport in TRANSPORTS}
     processes = begin(links, load, folder)
     model, gradient = load.channels()
@@ -171,14 +174,13 @@ def notice(load: Load, moving: bool, folder: Path) -> list[float]:
         await one.gather(gradient, number, minimum=0)
 
     async def kill_each() -> list[float]:
-        taken, number = [], 0
+        await step(1)
+        taken = []
         for rank, process in enumerate(processes, start=1):
-            for _ in range(WARM_UP):
-                number += 1
-                began = time.perf_counter()
-                await step(number)
-            usual, number = time.perf_counter() - began, number + 1
-            outstanding = asyncio.create_task(step(number)) if moving else asyncio.sleep(0)
+            began = time.perf_counter()
+            await step(2 * rank)
+            usual = time.perf_counter() - began
+            outstanding = asyncio.create_task(step(2 * rank + 1)) if moving else asyncio.sleep(0)
             await asyncio.sleep(usual * rank / (load.workers + 1))
             noticed.clear()
             killed = time.perf_counter()

@@ -99,7 +99,7 @@ def report(both: dict[Load, Measured], rows: dict[Load, Measured], killed: dict[
     every = [*both.values(), *rows.values()]
     lines = ["Model out and row in, counted together:", "", *table(both), ""]
     lines += ["Rows only, into the server:", "", *table(rows), ""]
-    lines += [f"SIGKILL of one of {kill.workers} workers, {kill.row:,} floats, TLS; the server knows after:", ""]
+    lines += [f"SIGKILL of a worker of {kill.workers}, {kill.row:,} floats, TLS; the server knows after:", ""]
     for when, times in killed.items():
         middle, worst = 1e3 * statistics.median(times), 1e3 * max(times)
         lines.append(f"- {when}: {middle:.1f} ms, worst of {len(times)} {worst:.1f} ms")

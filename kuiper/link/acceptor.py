@@ -110,7 +110,7 @@ class Acceptor:
         while not self._closing:
             try:
                 raw, (host, *_) = listener.accept()
-                handshake.tune(raw)
+                handshake.tune(raw, host)
                 connection = self._door.wrap(raw)
             except OSError as error:
                 if not self._closing:

@@ -161,7 +161,7 @@ class Door:
         patience = max(min(HANDSHAKE_SECONDS, deadline - time.monotonic()), 0.01)
         connection = socket.create_connection((host, port), timeout=patience)
         try:
-            tune(connection)
+            tune(connection, connection.getpeername()[0])
             if self._client is not None:
                 connection = self._client.wrap_socket(connection)
             self._check_name(connection, rank)
@@ -185,19 +185,23 @@ class Door:
             raise ProtocolError(f"a certificate of {name} was shown for {self.names[rank]}")
 
 
-def tune(connection: socket.socket) -> None:
+def tune(connection: socket.socket, peer: str) -> None:
     """Options of every connection: small frames leave at once, a host that vanished is noticed.
 
     Between hosts buffers are left to the kernel, because a size set by hand stops its tuning. On one
     host the kernel lets several MB a stream pile up, and rows leave the cache before they are read.
+
+    Args:
+        peer: address of the other end.
     """
-    if connection.getsockname()[0] == connection.getpeername()[0]:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LOCAL_BUFFER_BYTES)
+    if connection.getsockname()[0] == peer:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            connection.setsockopt(socket.SOL_SOCKET, option, _LOCAL_BUFFER_BYTES)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def shut(connection: socket.socket) -> None:
