@@ -68,7 +68,7 @@ def work(config: dict[str, Any], rank: int, memories: list[int], deal: int, pare
     device = "cpu" if config["processes"][rank]["device"] == "cpu" else "cuda"
     learner = builder.learner(builder.adversary(), device, pool.samples(parent, memories))
     learner.gradients(learner.model.theta.clone(), np.arange(1), 1)  # the first call is slow
-    pool.serve(learner, builder.make("optimizer"), memories, deal, parent)
+    pool.serve(learner, builder.optimizer(learner), memories, deal, parent)
 
 
 if __name__ == "__main__":

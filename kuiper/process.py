@@ -85,7 +85,8 @@ class Process:
         learner = builder.learner(adversary, device)
         if self.pool:
             pool = self.pool
-            learner = PooledLearner(learner, builder.make("optimizer"), pool.memories, pool.deal, pool.sockets)
+            optimizer = builder.optimizer(learner)
+            learner = PooledLearner(learner, optimizer, pool.memories, pool.deal, pool.sockets)
         job = builder.job(adversary, learner, self.recorder, self.keeper)
         if not self.resume:
             self.start(job)
@@ -152,7 +153,7 @@ class Process:
             link = RemoteLink(self.rank, self.blocks, channels, *common, losses)
         tls = self.folder / "tls" if conf["security"] == "tls" else None
         link.mesh = Mesh(self.rank, [process["name"] for process in self.plan], channels, self.blocks, link,
-                         about["run_id"], tls, self.attempt)
+                         about["run_id"], tls, self.attempt, about["retry"])
         return link
 
     def start(self, job: Job) -> None:
@@ -160,8 +161,8 @@ class Process:
         conf = self.conf
         self.recorder.start(
             steps=job.steps, unit="round" if conf["rounds"] else "step", algorithm=conf["algorithm"]["_name_"],
-            model=conf["model"]["_name_"], dataset=conf["dataset"]["_name_"], parameters=job.learner.size,
-            processes=len(self.plan), num_workers=len(job.nodes), byzantine=job.byzantine.tolist())
+            model=conf["model"]["_name_"], dataset=conf["dataset"]["_name_"],
+            parameters=job.learner.parameters, processes=len(self.plan), num_workers=len(job.nodes), byzantine=job.byzantine.tolist())
 
     def go_on(self, job: Job, step: int) -> None:
         """Take up the state after `step`; the roles begin with it. Step 0: begin again."""

@@ -11,14 +11,15 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kuiper.errors import ConflictError, KuiperError
+from kuiper.errors import ConflictError, KuiperError, RecordError
 from kuiper.pool import Pool
-from kuiper.record.atomic import write_json
+from kuiper.record.atomic import write_json, write_reserved_json
 
 LOCAL = "127.0.0.1"
 
@@ -47,12 +48,17 @@ def bind(config: dict[str, Any]) -> socket.socket:
 def explain(error: BaseException, folder: Path, name: str) -> int:
     """Write error.json and the log's last words; the exit code."""
     known = error if isinstance(error, KuiperError) else None
-    if known is None:
-        traceback.print_exception(error)
     said = {"type": type(error).__name__, "message": known.message if known else str(error),
             "remedy": known.remedy if known else "see the traceback in the log", "node": name}
-    print(f"{said['type']}: {said['message']}\n  -> {said['remedy']}", file=sys.stderr, flush=True)
-    write_json(folder / "error.json", said)
+    with suppress(OSError):  # the log's disk may be full
+        if known is None:
+            traceback.print_exception(error)
+        print(f"{said['type']}: {said['message']}\n  -> {said['remedy']}", file=sys.stderr, flush=True)
+    try:
+        write_json(folder / "error.json", said)
+    except RecordError:
+        with suppress(RecordError):  # the exit code says that it failed
+            write_reserved_json(folder / "error.json", said)
     return known.exit_code if known else 1
 
 

@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from kuiper.record import load_perf
 
@@ -39,17 +40,30 @@ STUDIES: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def run(config: str, overrides: list[str]) -> tuple[float, float]:
-    """Final test accuracy in percent, and megabytes of gradients, updates or parameters sent, of one run."""
+def simulate(config: str, overrides: list[str]) -> Path:
+    """Run a shipped config as a simulation; its run directory."""
     words = [sys.executable, "manager.py", "submit", f"configs/{config}.yml", "--simulate", "--follow", "--json", "-q"]
     for override in ["job_name=eval-mnist", *overrides]:
         words += ["-o", override]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(done.stderr)
-    result = json.loads(done.stdout)
-    last = list(load_perf(Path(result["run_dir"]) / "ps" / "training_perf")["perf"].values())[-1]
-    return result["evaluation"]["top_1"], last["bytes_in"] / 1e6
+        sys.exit(done.stderr or done.stdout)
+    return Path(json.loads(done.stdout)["run_dir"])
+
+
+def last_evaluation(run_dir: Path) -> dict[str, Any]:
+    """With the bytes until then."""
+    return list(load_perf(run_dir / "ps" / "training_perf")["perf"].values())[-1]
+
+
+def run(config: str, overrides: list[str]) -> tuple[float, float]:
+    """Final test accuracy in percent, and megabytes of gradients, updates or parameters sent, of one run."""
+    last = last_evaluation(simulate(config, overrides))
+    return last["top_1: "], last["bytes_in"] / 1e6
+
+
+def machine() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def main() -> None:
@@ -68,9 +82,8 @@ def main() -> None:
         spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
         rows.append(f"| {name} | {statistics.mean(found):.2f}{spread} | {runs[0][1]:,.0f} |")
         print(rows[-1], flush=True)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     head = ["| run | test accuracy, % | rows, MB |", "|---|---|---|"]
-    table = [*head, *rows, "", f"Seeds {arguments.seeds}; {machine}."]
+    table = [*head, *rows, "", f"Seeds {arguments.seeds}; {machine()}."]
     (HERE / "results.md").write_text("\n".join(table) + "\n")
 
 

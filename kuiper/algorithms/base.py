@@ -36,10 +36,12 @@ class Job:
         deadline: seconds after which a gather makes do; None for never.
         on_nan: 'stop', 'drop' or None, see `Screen`.
         row_dtype: in which gradients, updates and peers' parameters travel.
-        theta: (d,) the model at the start, the same everywhere.
+        theta: (d,) the model at the start, the same everywhere. Where rows hold BatchNorm's statistics too,
+            d is the width of a row, here and in all algorithms.
         rule: (rows (m, d), f) -> (d,); None for an algorithm without one.
         averages: whether the rule is the plain mean, which FedAvg may weight.
         keeper: of this process's checkpoints; by default none are kept.
+        local_statistics: whether peers keep BatchNorm's statistics to themselves, where rows hold them.
     """
 
     seed: int
@@ -62,6 +64,7 @@ class Job:
     selector: Any
     recorder: Recorder
     keeper: Keeper = field(default_factory=Keeper)
+    local_statistics: bool = False
 
 
 class Algorithm(ABC):

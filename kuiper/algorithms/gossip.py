@@ -17,6 +17,9 @@ from kuiper.algorithms.peers import PeerAlgorithm
 from kuiper.link import Channel, Link
 from kuiper.topology import Exchange, mutual, pull
 
+KEPT = 3
+"""Steps whose rows wait for a peer that does not read, where nobody waits for it either."""
+
 
 class Gossip(PeerAlgorithm):
     """Local steps mixed with what a few random peers hold.
@@ -32,8 +35,14 @@ class Gossip(PeerAlgorithm):
         self.period = period
 
     @cached_property
+    def mixed(self) -> slice:
+        """Columns that peers send and mix: all, but for statistics that each keeps to itself."""
+        learner = self.job.learner
+        return slice(learner.parameters if self.job.local_statistics else learner.size)
+
+    @cached_property
     def parameters(self) -> Channel:
-        return Channel("parameters", 1, width=self.job.learner.size, dtype=self.job.row_dtype)
+        return Channel("parameters", 1, width=self.mixed.stop, dtype=self.job.row_dtype)
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -53,10 +62,12 @@ class Gossip(PeerAlgorithm):
         state = self.begin("work", link, {"thetas": thetas, **job.optimizer.init(thetas)})
         thetas = state.pop("thetas")
         link.expect(self.parameters, lambda step: self.exchange(step).between(job.nodes, link.nodes))
+        keep = None if job.deadline is None else KEPT
         for step in self.steps():
             exchange = self.exchange(step)
             with phase("communicate"):
-                await link.send(self.parameters, step, link.nodes, thetas, to=exchange)
+                rows = thetas[:, self.mixed]
+                await link.send(self.parameters, step, link.nodes, rows, to=exchange, keep=keep)
             with phase("compute"):
                 rows, losses = job.learner.gradients(thetas, link.nodes, batch=step)
                 rows[torch.from_numpy(~self.screen.passed(step, link.nodes, rows, losses))] = 0
@@ -68,7 +79,7 @@ class Gossip(PeerAlgorithm):
                 for place, node in enumerate(link.nodes):
                     heard = neighbours.of(node)
                     if len(heard):
-                        moved[place] += self.mix(thetas[place], heard)
+                        moved[place, self.mixed] += self.mix(thetas[place, self.mixed], heard)
             thetas = moved
             await self.tell(link, step, thetas, losses, {"thetas": thetas, **state})
 

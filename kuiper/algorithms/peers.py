@@ -63,7 +63,8 @@ class PeerAlgorithm(Algorithm):
         with job.recorder.phase("evaluate"):
             each = [job.learner.evaluate(theta) for theta in models]
             average = job.learner.evaluate(ordered_mean(models)) if len(models) > 1 else each[0]
-            spread = float(((models - models.double().mean(0)) ** 2).sum(1).mean())
+            parameters = models[:, : job.learner.parameters]
+            spread = float(((parameters - parameters.double().mean(0)) ** 2).sum(1).mean())
         scores = {key: float(np.mean([score[key] for score in each])) for key in each[0]}
         job.recorder.evaluation(step, clock=clock, **scores, worst=min(s["top_1"] for s in each),
                                 average_model=average["top_1"], consensus_distance=spread,

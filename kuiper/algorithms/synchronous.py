@@ -69,7 +69,7 @@ class ParameterServer(Algorithm):
         job, phase = self.job, self.job.recorder.phase
         state = {}
         if self.beta:
-            nothing = torch.zeros(len(link.nodes), job.learner.size).to(job.theta)
+            nothing = torch.zeros(len(link.nodes), job.learner.parameters).to(job.theta)
             state = self.begin("work", link, {"momentum": nothing})
         async for request in link.requests(self.model, job.learner.together):
             self.keep("work", link, request.step - 1, state)
@@ -85,9 +85,13 @@ class ParameterServer(Algorithm):
             self.record(link, request.step, nodes=len(losses), loss=float(losses.mean()))
 
     def with_momentum(self, momentum: torch.Tensor, place: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Mix rows (m, d) into the block's momentum (k, d) at `place` (m,); what is there now."""
-        momentum[place] = self.beta * momentum[place] + (1 - self.beta) * rows
-        return momentum[place]
+        """Mix rows (m, d) into the block's momentum (k, d) at `place` (m,); what is there now.
+
+        BatchNorm's statistics behind the parameters are averages already, and left as they are.
+        """
+        parameters, statistics = rows.tensor_split((self.job.learner.parameters,), dim=1)
+        momentum[place] = self.beta * momentum[place] + (1 - self.beta) * parameters
+        return torch.cat([momentum[place], statistics], dim=1) if statistics.numel() else momentum[place]
 
 
 class AllReduce(PeerAlgorithm):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,11 @@ from kuiper.analysis.labels import labels
 from kuiper.errors import RecordError
 from kuiper.record.metrics import read_metrics
 from kuiper.record.perf import load_perf
+
+RANGES = {"round": (0, 2**53), "clock": (0, 1e12), "top_1: ": (0, 100), "worst": (0, 100),
+          "loss": (-math.inf, math.inf)}
+"""What an evaluation may have under each key."""
+MAY_BE_NAN = ("top_1: ", "worst", "loss")  # of a run that diverged
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,7 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
 
 def _load(folder: Path) -> Run:
     config = _read_config(folder / "config.yaml")
-    perf = load_perf(folder / "ps" / "training_perf")["perf"]
-    evaluations = [perf[key] for key in sorted(perf)]
+    evaluations = _evaluations(folder / "ps" / "training_perf")
     if not evaluations:
         raise RecordError(f"{folder} has no evaluation yet", "wait for the first one")
     conf = config["conf"]
@@ -84,6 +90,22 @@ def _load(folder: Path) -> Run:
     )
 
 
+def _evaluations(path: Path) -> list[dict[str, Any]]:
+    """What `perf` holds, in the order of its rounds; each value is one that can be drawn."""
+    perf = load_perf(path)["perf"]
+    for place, each in perf.items():
+        for key, (low, high) in RANGES.items():
+            value = each.get(key, 0 if key == "worst" else None) if isinstance(each, dict) else None
+            is_nan = value != value and key in MAY_BE_NAN
+            if type(value) not in (int, float) or not (low <= value <= high or is_nan):
+                raise RecordError(
+                    f"{path}: perf[{reprlib.repr(place)}] has {reprlib.repr(value)} as {key.rstrip(': ')!r}, "
+                    f"which must be a number from {low:g} to {high:g}",
+                    "the file is damaged or was not written by kuiper; plot another run",
+                )
+    return sorted(perf.values(), key=lambda each: each["round"])
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text())
@@ -94,7 +116,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         ) from error
     except yaml.YAMLError as error:
         raise RecordError(f"{path} is not YAML: {error}", "the run's config.yaml is damaged") from error
-    if not (isinstance(config, dict) and {"job", "conf"} <= config.keys()):
+    if not (isinstance(config, dict) and all(isinstance(config.get(key), dict) for key in ("job", "conf"))):
         raise RecordError(f"{path} has no job and conf", "give the run directory of a kuiper job")
     return config
 
@@ -108,6 +130,6 @@ def _worst(evaluations: Sequence[dict[str, Any]]) -> tuple[float, ...]:
 
 def _bytes_moved(path: Path) -> int:
     """What a server received and sent; for peers what they sent, which their observer sums."""
-    steps = [line for line in read_metrics(path) if line["event"] == "step"]
+    steps = [line for line in read_metrics(path) if line.get("event") == "step"]
     peers = [line["peer_bytes_out"] for line in steps if "peer_bytes_out" in line]
     return sum(peers) if peers else sum(line.get("bytes_in", 0) + line.get("bytes_out", 0) for line in steps)

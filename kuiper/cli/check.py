@@ -28,11 +28,15 @@ def check(
     Returns:
         Exit code: 0, or that of the error.
     """
+    from kuiper.cluster.preflight import check_ports, preflight
     from kuiper.cluster.spec import load
     from kuiper.config.compose import compose
 
     try:
-        configs = [compose(one, simulate) for one in load(path, overrides, simulate).each()]
+        specs = load(path, overrides, simulate).each()
+        configs = [compose(one, simulate) for one in specs]
+        preflight(specs[0], configs[0])
+        check_ports(configs[0])
     except KuiperError as error:
         if as_json:
             print(json.dumps({"ok": False, "problems": _problems(error)}))

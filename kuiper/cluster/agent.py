@@ -12,7 +12,8 @@ agent.json: run_id, process, argv, env, cwd, setup_commands, duration (seconds o
 retry (restarts of a process that failed), final_codes (exit codes that make a restart pointless), secrets
 (their names), log_bytes, log_keep, after (run directories: the process is started when nothing of those runs
 is alive on this host any more, however they ended). Values of secrets, if any, are in secrets.json, which is
-deleted once read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json.
+deleted once read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json. It reserves room for
+exit.json and for the process's error.json, so that both can be written on a disk that has filled up.
 
 A process is identified by (boot id, pid, start time), which survives the reuse of a pid, and what it leaves
 behind is found by the marker KUIPER_RUN in its environment, which survives a change of session.
@@ -32,9 +33,11 @@ import sys
 import time
 
 RUN_MARKER, PROCESS_MARKER, ATTEMPT = "KUIPER_RUN", "KUIPER_PROCESS", "KUIPER_ATTEMPT"
+ROOM_FOR = "exit.json", "error.json"
 STATE_FILES = "exit.json", "stop", "error.json", "proc.json", "heartbeat", "endpoint.json", "agent.lock"
 TICK, QUEUE_TICK, HEARTBEAT, RETRY_PAUSE = 0.25, 0.5, 2.0, 1.0
 LEFTOVER_GRACE = 2.0
+RESERVED, RESERVED_BYTES = "%s.reserved", 4096
 PR_SET_CHILD_SUBREAPER = 36
 CANNOT_START = 127
 # $1 is the number of setup commands; each is evaluated by itself, so that an unbalanced quote in one
@@ -162,26 +165,55 @@ def sweep(find, grace, attend=lambda: None):
 # ---------------------------------------------------------------- files
 
 
+def say(text):
+    """A line in the log, if the disk has room for it."""
+    try:
+        sys.stderr.write("agent: %s\n" % text)
+    except OSError:
+        pass
+
+
 def write(path, value):
     """Atomically write `value` as JSON."""
     temporary = "%s.%d.tmp" % (path, os.getpid())
-    with open(temporary, "w") as file:
-        json.dump(value, file)
+    try:
+        with open(temporary, "w") as file:
+            json.dump(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def reserve(path):
+    """Take room on the disk for `path` now."""
+    with open(RESERVED % path, "wb") as file:
+        file.write(b" " * RESERVED_BYTES)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+
+
+def write_reserved(path, value):
+    """Write `value` as JSON into the room that was reserved for it."""
+    with open(RESERVED % path, "r+b") as file:
+        file.write(json.dumps(value).encode().ljust(RESERVED_BYTES))
+    os.replace(RESERVED % path, path)
 
 
 def persist(path, value, tries=60):
-    """`write`, tried again every second: a disk that is full now may not stay so."""
+    """`write`, then `write_reserved`, and both again every second: a disk may not stay full or read-only."""
     while True:
         tries -= 1
-        try:
-            return write(path, value)
-        except OSError as error:
-            sys.stderr.write("agent: cannot write %s: %s\n" % (path, error))
-            if not tries:
-                raise
+        for attempt in (write, write_reserved):
+            try:
+                return attempt(path, value)
+            except OSError as error:
+                say("cannot write %s: %s" % (path, error))
+                if not tries and attempt is write_reserved:
+                    raise
         time.sleep(1)
 
 
@@ -239,7 +271,7 @@ def rotate(log, limit, keep):
         os.replace(log + ".part", log + ".1")
         os.truncate(log, 0)
     except OSError as error:  # a full disk must not end the job
-        sys.stderr.write("agent: cannot rotate %s: %s\n" % (log, error))
+        say("cannot rotate %s: %s" % (log, error))
 
 
 # ---------------------------------------------------------------- supervision
@@ -280,6 +312,9 @@ class Supervisor:
             "reason": reason, "first_error": None if reason in ("finished", "stopped") else error,
             "attempts": self.attempts, "started": self.started, "ended": time.time(), "boot_id": boot_id(),
         })  # fmt: skip
+        for name in ROOM_FOR:
+            if os.path.exists(RESERVED % self.path(name)):
+                os.unlink(RESERVED % self.path(name))
         ready()
 
     def queue(self, ready):
@@ -301,6 +336,10 @@ class Supervisor:
         self.check()
         if self.asked:
             return None, None
+        try:
+            self.reserve()
+        except OSError as error:  # an attempt before has used it up, and this one can do without
+            say("cannot reserve room: %s" % error)
         try:
             self.child = self.spawn()
         except (OSError, ValueError) as error:
@@ -331,6 +370,11 @@ class Supervisor:
         sweep(self.left, LEFTOVER_GRACE, self.reap)
         return code, error
 
+    def reserve(self):
+        for name in ROOM_FOR:
+            if not os.path.exists(RESERVED % self.path(name)):
+                reserve(self.path(name))
+
     def spawn(self):
         plan, setup = self.plan, self.plan.get("setup_commands") or []
         argv = list(plan["argv"])
@@ -355,7 +399,7 @@ class Supervisor:
             try:
                 write(self.path("heartbeat"), {"time": time.time(), "attempt": self.attempts})
             except OSError as error:  # a full disk must not end the job
-                sys.stderr.write("agent: cannot write a heartbeat: %s\n" % error)
+                say("cannot write a heartbeat: %s" % error)
             rotate(self.path("log"), self.plan.get("log_bytes") or 64 << 20, self.plan.get("log_keep") or 3)
         if os.path.exists(self.path("stop")):
             self.ask("stopped")
@@ -413,9 +457,15 @@ def supervise(folder):
     if os.path.exists(os.path.join(folder, "exit.json")):
         print("already ended", flush=True)
         return
-    lock.truncate(0)
-    lock.write(json.dumps(identity(os.getpid())))
-    lock.flush()
+    supervisor = Supervisor(folder)
+    try:
+        lock.truncate(0)
+        lock.write(json.dumps(identity(os.getpid())))
+        lock.flush()
+        supervisor.reserve()
+    except OSError as error:  # to who starts it: a full disk has no room in the log either
+        print("cannot write in %s: %s" % (folder, error.strerror), flush=True)
+        return
     import ctypes  # here: `look` and `stop` do without it
 
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -430,7 +480,7 @@ def supervise(folder):
         except OSError:  # who started us is gone; the job goes on
             pass
 
-    Supervisor(folder).run(ready)
+    supervisor.run(ready)
 
 
 # ---------------------------------------------------------------- commands
@@ -451,8 +501,8 @@ def start(folder):
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
         )  # fmt: skip
     line = supervisor.stdout.readline().decode().strip()
-    if not line:
-        sys.stderr.write("the agent ended at once: %s\n" % first_error(folder))
+    if not line or line.startswith("cannot"):
+        sys.stderr.write("the agent ended at once: %s\n" % (line or first_error(folder)))
         return 1
     print(line)
     supervisor.returncode = 0  # not ours to wait for
@@ -484,7 +534,10 @@ def stop(run_id, grace, folders):
     before = {}
     for folder in folders:
         if os.path.isdir(folder) and not os.path.exists(os.path.join(folder, "exit.json")):
-            write(os.path.join(folder, "stop"), {"grace": grace})  # what the agent then allows
+            try:
+                write(os.path.join(folder, "stop"), {"grace": grace})  # what the agent then allows
+            except OSError as error:  # it is asked by signal all the same, with the grace of its plan
+                say("cannot write %s/stop: %s" % (folder, error))
             before[folder] = read(os.path.join(folder, "proc.json"))
     alive_before = {folder for folder, proc in before.items() if proc is None or alive(proc)}
     agents = [read(os.path.join(folder, "agent.lock")) for folder in before]
@@ -497,11 +550,11 @@ def stop(run_id, grace, folders):
     for folder in alive_before if not left else ():
         path = os.path.join(folder, "exit.json")
         if not os.path.exists(path):  # never started, or its agent had been killed
-            write(path, {
+            persist(path, {
                 "code": None, "signal": None, "reason": "stopped", "first_error": None,
                 "attempts": (before[folder] or {}).get("attempt", 0),
                 "started": (before[folder] or {}).get("started"), "ended": time.time(), "boot_id": boot_id(),
-            })  # fmt: skip
+            }, tries=1)  # fmt: skip
     print(json.dumps({"left": left}))
     return 1 if left else 0
 

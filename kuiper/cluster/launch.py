@@ -6,8 +6,10 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from kuiper.cluster.host import connect
 from kuiper.cluster.identity import myself
 from kuiper.cluster.paths import RunPaths, absolute, check_job_name
 from kuiper.cluster.plan import Process, plan
+from kuiper.cluster.preflight import check_ports, preflight
 from kuiper.cluster.snapshot import Code, local_code
 from kuiper.cluster.start import START_TIMEOUT, all_or_none, in_parallel, names_locked, start_all
 from kuiper.cluster.store import Job
@@ -41,12 +44,17 @@ def submit(spec: Spec, simulate: bool = False, say: Callable[[str], None] = lamb
 
     Raises:
         SpecError: the spec is wrong, or a secret is not in the environment; nothing was made.
-        ConflictError: a job of that name runs.
+        ConflictError: a job of that name runs, or the ports are taken.
         HostError, JobFailed: one could not be started; what had been started is stopped again.
     """
     from kuiper.config.compose import compose  # Hydra: only those who compose pay for it
 
-    return launch(spec, lambda one, run_id: compose(one, simulate, run_id), say)
+    def configure(one: Spec, run_id: str) -> dict[str, Any]:
+        config = compose(one, simulate, run_id)
+        preflight(one, config)
+        return config
+
+    return launch(spec, configure, say)
 
 
 def launch(
@@ -66,14 +74,16 @@ def launch(
     values = secret_values(spec.secrets)
     configs = [configure(one, run_id) for one, run_id in zip(specs, new_run_ids(len(specs)), strict=True)]
     jobs: list[Job] = []
-    with all_or_none(jobs, say):
+    with _staged_or_removed() as made:
         with names_locked(names):
             for name in names:
                 refuse_second(name)
+            check_ports(configs[0])
             for one, config in zip(specs, configs, strict=True):
-                jobs.append(_create(one, config, series, after=[str(job.run_dir) for job in jobs]))
+                jobs.append(_create(one, config, series, made))
         for one, config, job in zip(specs, configs, jobs, strict=True):
             _stage(one, job, config, values, argv)
+    with all_or_none(jobs, say):
         for config, job in zip(configs, jobs, strict=True):
             start_all(job, config, say)
     return jobs
@@ -109,8 +119,22 @@ def refuse_second(name: str) -> None:
             )
 
 
-def _create(spec: Spec, config: Mapping[str, Any], series: str, after: list[str]) -> Job:
-    """Make the run directory of a job and the ledger in it.
+@contextmanager
+def _staged_or_removed() -> Iterator[list[Path]]:
+    """Run directories that the block makes, and puts into this list, go again if it fails: nothing has run."""
+    made: list[Path] = []
+    try:
+        yield made
+    except BaseException:
+        for run_dir in made:
+            shutil.rmtree(run_dir, ignore_errors=True)
+            with suppress(OSError):
+                run_dir.parent.rmdir()  # unless other runs of that name are there
+        raise
+
+
+def _create(spec: Spec, config: Mapping[str, Any], series: str, made: list[Path]) -> Job:
+    """Make the run directory of a job, which comes after those that are made, and the ledger in it.
 
     Raises:
         ConflictError: there is such a directory.
@@ -127,6 +151,8 @@ def _create(spec: Spec, config: Mapping[str, Any], series: str, after: list[str]
     except OSError as error:
         message = f"cannot make the run directory {paths.folder}: {error.strerror}"
         raise KuiperError(message, "choose a log_path that this user may write to") from error
+    after = [str(run_dir) for run_dir in made]
+    made.append(paths.folder)
     processes = [store.Process(process.name, process.host) for process in plan(spec, config)]
     job = Job(
         paths.folder, spec.job_name, run_id, config["job"]["mode"], time.time(), spec.limits.grace, processes,

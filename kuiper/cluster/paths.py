@@ -95,7 +95,7 @@ class RunPaths:
 
 def absolute(path: str | Path) -> Path:
     """`path` with ~ expanded, seen from the current folder."""
-    return Path(os.path.abspath(Path(path).expanduser()))
+    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def state_folder() -> Path:

@@ -12,10 +12,11 @@ from kuiper.cluster import agent, store
 from kuiper.cluster.host import connect
 from kuiper.cluster.identity import myself
 from kuiper.cluster.launch import issue_certificates, refuse_second, secret_values
+from kuiper.cluster.preflight import REMEDY, check_ports, unusable
 from kuiper.cluster.start import START_TIMEOUT, all_or_none, in_parallel, names_locked, start_all
 from kuiper.cluster.states import State
 from kuiper.cluster.store import Job
-from kuiper.errors import ConflictError, SpecError, UsageError
+from kuiper.errors import ConflictError, JobFailed, SpecError, UsageError
 
 RESUME = "resume"
 """The last word of the data plane's command (see kuiper.run)."""
@@ -32,8 +33,9 @@ def resume(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) 
     Raises:
         UsageError: all have succeeded.
         SpecError: one keeps no checkpoints, its configuration is gone, or a secret is not in the environment.
-        ConflictError: one runs, or another of its name does, or something of it is left.
-        HostError, JobFailed: one could not be started; what had been started is stopped again.
+        ConflictError: one runs, or another of its name does, something of it is left, or the ports are taken.
+        HostError, JobFailed: one could not be started, or its disk is full or read-only; what had been
+            started is stopped again.
     """
     configs = {job.run_id: _config(job) for job in jobs}
     orders = {job.run_id: {process.name: _order(job, process) for process in job.processes} for job in jobs}
@@ -50,6 +52,10 @@ def resume(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) 
                 done = ", ".join(f"{job.job_name} {job.run_id}" for job in jobs)
                 raise UsageError(f"there is nothing to resume: {done} has succeeded",
                                  "submit it again for another run")
+            check_ports(configs[unfinished[0].run_id])
+            for job in unfinished:
+                if wrong := unusable(job.run_dir, len(job.processes)):
+                    raise JobFailed(f"{job.job_name} {job.run_id} cannot go on: {wrong}", REMEDY)
             for job in unfinished:
                 _renew(job)
                 job.final, job.failure, job.submitter = None, None, myself()

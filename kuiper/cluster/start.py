@@ -134,8 +134,9 @@ def _roll_back(job: Job, error: BaseException, say: Callable[[str], None]) -> No
     """Stop what runs of a job that could not be started; what cannot be stopped is said, not raised."""
     interrupted = f"the submit was interrupted ({type(error).__name__})"
     job.failure = error.message if isinstance(error, KuiperError) else interrupted
-    try:
+    with contextlib.suppress(KuiperError):
         job.save()
+    try:
         stop(job, grace=0.0)
         job.submitter = None
         job.save()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from kuiper.cluster.host import Host, connect
 from kuiper.cluster.identity import Identity, is_alive
 from kuiper.cluster.paths import RunPaths, absolute, state_folder
 from kuiper.cluster.states import JobStatus, State, job_status, process_status
-from kuiper.errors import HostError, UnknownJob
+from kuiper.errors import HostError, KuiperError, UnknownJob
 
 AT_ONCE = 32
 LOOK_TIMEOUT = 20.0
@@ -181,5 +182,6 @@ def _reconciled(job: Job, reports: dict[str, dict[str, Any]] | None) -> JobStatu
     status = job_status(processes, submitting, job.failure)
     if status.state.final and not status.alive and not submitting:
         job.final = {"state": status.state.value, "reason": status.reason, "evaluation": status.evaluation}
-        job.save()
+        with suppress(KuiperError):  # a full disk: it is looked at again next time
+            job.save()
     return status

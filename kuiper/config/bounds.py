@@ -37,6 +37,7 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         ({"num_workers"}, _processes),
         ({"transport", "algorithm", "attack", "quorum", "deadline", "security"}, _collective),
         ({"algorithm"}, _retry),
+        ({"algorithm", "buffers"}, _buffers),
     ):
         if needed <= good:
             one(conf, spec, simulate, report)
@@ -245,3 +246,14 @@ def _retry(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> 
         name = conf["algorithm"]["_name_"]
         report("algorithm", f"is {name}, whose peers cannot join again in this version, and on_failure.retry "
                f"is {spec.on_failure['retry']}", "leave on_failure.retry out; `resume` goes on after a failure")
+
+
+def _buffers(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    """Statistics of a node's own mean something only where its own model is evaluated."""
+    algorithm = conf["algorithm"]
+    if conf["buffers"] != "local" or algorithm.get("_family_") == "gossip":
+        return
+    reason = ("whose peers all hold one model" if algorithm.get("_peers_") else
+              "whose server evaluates, and a worker's own statistics never reach it")
+    report("buffers", f"is local, and the algorithm is {algorithm['_name_']}, {reason}",
+           "write `buffers: aggregate`, or `reestimate`; or choose a gossip algorithm")

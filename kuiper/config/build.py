@@ -11,13 +11,15 @@ import numpy as np
 import torch
 
 from kuiper import random
+from kuiper.aggregation.apart import apart
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.attacks.adversary import Adversary
 from kuiper.config.instantiate import factory
-from kuiper.data import Dataset
+from kuiper.data import Dataset, hold_out
 from kuiper.errors import SpecError
 from kuiper.learner import Batches, FlatModel, Learner
 from kuiper.link.clock import VirtualClock, WallClock
+from kuiper.optim import Apart, Optimizer
 from kuiper.record import Recorder
 from kuiper.record.keeper import Keeper
 
@@ -59,17 +61,33 @@ class Builder:
 
     def learner(self, adversary: Adversary, device: str, data: Dataset | None = None) -> Learner:
         """The learner on `device`, of the job's dataset unless its samples are given."""
-        data = (data or self.make("dataset", self.seed)).to(device)
+        data = (data or self.dataset()).to(device)
         labels = data.train_y.cpu().numpy()
         shards = self.make("partition", labels, self.n, random.numpy_generator(self.seed, "partition"))
         empty = [node for node, shard in enumerate(shards) if not len(shard)]
         if empty:
             raise SpecError(f"partition: nodes {empty[:10]} got no samples of {len(labels)}",
                             "use fewer workers, more data or a milder partition")
-        random.seed_torch(self.seed, "initial weights")
-        model = FlatModel(self.make("model", data.shape, data.classes), self.conf["loss"], device)
         batches = Batches(data, shards, self.conf["batch_size"], self.seed, adversary)
-        return Learner(model, data, batches, self.conf["engine"])
+        return Learner(self.model(data, device), data, batches, self.conf["engine"])
+
+    def dataset(self) -> Dataset:
+        data, validation = self.make("dataset", self.seed), self.conf["validation"]
+        return hold_out(data, validation, self.seed) if validation else data
+
+    def model(self, data: Dataset, device: str) -> FlatModel:
+        conf, precision = self.conf, getattr(torch, self.conf["precision"])
+        emulated = device != "cpu" and not torch.cuda.is_bf16_supported(including_emulation=False)
+        if precision is torch.bfloat16 and emulated:
+            raise SpecError(f"precision: {torch.cuda.get_device_name()} only emulates bfloat16, which is slower",
+                            "write `precision: float32`")
+        random.seed_torch(self.seed, "initial weights")
+        return FlatModel(self.make("model", data.shape, data.classes), conf["loss"], device,
+                         buffers=conf["buffers"] != "reestimate", precision=precision)
+
+    def optimizer(self, learner: Learner) -> Optimizer:
+        made = self.make("optimizer")
+        return Apart(made, learner.parameters) if learner.model.keeps_statistics else made
 
     def steps(self, learner: Learner) -> int:
         """Steps or rounds; an epoch is one pass of all nodes together over the training set."""
@@ -82,15 +100,19 @@ class Builder:
     def job(self, adversary: Adversary, learner: Learner, recorder: Recorder, keeper: Keeper) -> Job:
         conf, nodes = self.conf, np.arange(self.n)
         quorum = self.n - self.f if conf["quorum"] == "n-f" else conf["quorum"]
+        rule = self.factory("aggregator")
+        if learner.model.keeps_statistics:
+            rule = apart(rule, learner.parameters)
         return Job(
             seed=self.seed, steps=self.steps(learner), eval_interval=conf["eval_interval"], nodes=nodes,
             senders=np.setdiff1d(nodes, adversary.silent), byzantine=adversary.byzantine, f=self.f,
             quorum=quorum, deadline=conf["deadline"], on_nan=conf["on_nan"],
             row_dtype=getattr(torch, conf["row_dtype"]),
             theta=learner.model.theta.clone(), learner=learner,
-            rule=self.factory("aggregator"), averages=conf["aggregator"]["_name_"] == "average",
-            optimizer=self.make("optimizer"), schedule=self.factory("schedule"),
-            selector=self.make("selector"), recorder=recorder, keeper=keeper)
+            rule=rule, averages=conf["aggregator"]["_name_"] == "average",
+            optimizer=self.optimizer(learner), schedule=self.factory("schedule"),
+            selector=self.make("selector"), recorder=recorder, keeper=keeper,
+            local_statistics=conf["buffers"] == "local")
 
     def algorithm(self, job: Job, records: bool) -> Algorithm:
         return self.factory("algorithm")(job, records=records)

@@ -18,12 +18,13 @@ METADATA: dict[str, Key] = {
     "_needs_": Key("mapping", "{f: a, plus: b}: a rule needs n >= a f + b rows"),
     "_acts_on_": Key("text", "where an attack acts", choices=ACTS_ON),
     "_engine_": Key("text", "what suits a model", choices=("sequential", "batched")),
+    "_files_": Key("mapping", "parameter: list of what a dataset reads below it, one of which must be there"),
     "_doc_": Key("text", "one line for users"),
     "_bounds_": Key("mapping", "parameter: [low, high], null for an open end"),
     "_choices_": Key("mapping", "parameter: list of its only values"),
     "_types_": Key("mapping", "parameter: type, where the default is null"),
 }
-CARRIED = tuple(METADATA)[:8]  # into the resolved configuration
+CARRIED = tuple(METADATA)[:9]  # into the resolved configuration
 NEEDED = {
     "algorithm": ("_target_", "_family_", "_peers_", "_rule_", "_attacks_"),
     "aggregator": ("_target_", "_needs_"),
@@ -56,7 +57,7 @@ def faults(group: str, conf: Any) -> Iterator[tuple[str, str, str]]:
 
 
 def _inner(key: str, name: str, value: Any, conf: Mapping[str, Any]) -> str:
-    """What is wrong with one entry of _needs_, _bounds_, _choices_ or _types_."""
+    """What is wrong with one entry of _needs_, _bounds_, _choices_, _types_ or _files_."""
     if key != "_needs_" and name not in conf:
         return f"names {name!r}, which is no parameter"
     pair = isinstance(value, list) and len(value) == 2
@@ -66,6 +67,7 @@ def _inner(key: str, name: str, value: Any, conf: Mapping[str, Any]) -> str:
         "_bounds_": pair and not any(schema.check(end, one)[1] for one in value),
         "_choices_": isinstance(value, list),
         "_types_": isinstance(value, str) and value in _KINDS,
+        "_files_": isinstance(value, list) and all(isinstance(path, str) for path in value),
     }
     return "" if fits[key] else f"is {schema.shown({name: value})}"
 

@@ -89,14 +89,16 @@ JOB_NAME = Key(
 )
 HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
+PATH, A_PATH = r"[^\x00-\x1f\x7f]+", "text without control characters"
 
 SPEC: dict[str, Key] = {
     "job_name": JOB_NAME,
     "ps_ip": Key("list", "host of the server (of the observer, in a peer-to-peer job)", default=[],
                  items="text", pattern=HOST, shape="host names or addresses"),
     "worker_ips": Key("list", "hosts of the workers: host:n, host:[a,b] or a mapping", default=[]),
-    "exp_path": Key("text", "where the code snapshot goes on every host", default="~/kuiper"),
-    "log_path": Key("text", "where run directories are made", default="logs"),
+    "exp_path": Key("text", "where the code snapshot goes on every host", default="~/kuiper",
+                    pattern=PATH, shape=A_PATH),
+    "log_path": Key("text", "where run directories are made", default="logs", pattern=PATH, shape=A_PATH),
     "auth": Key("mapping", "ssh_user and ssh_private_key", default={}),
     "setup_commands": Key("list", "shell commands before python starts", default=[], items="text"),
     "secrets": Key("list", "names of environment variables to carry along", default=[], items="text",
@@ -151,8 +153,14 @@ VALUES: dict[str, Key] = {
     "checkpoint_interval": Key("int", "steps or rounds between checkpoints, which `resume` goes on from",
                                low=1, null=True),
     "batch_size": Key("int", "samples per node and step", low=1),
+    "validation": Key("float", "part of the training set that is held out, and scored beside the test set",
+                      low=0, high=0.99),
     "loss": Key("text", "of the model's logits; nll: of log-probabilities",
                 choices=("cross_entropy", "nll", "mse", "bce")),
+    "buffers": Key("text", "BatchNorm's running statistics: estimated from training samples at evaluation, "
+                   "part of every row, or each peer's own", choices=("reestimate", "aggregate", "local")),
+    "precision": Key("text", "of the forward and backward pass; parameters and gradients stay float32",
+                     choices=("float32", "bfloat16")),
     "engine": Key("text", "how gradients are computed; auto: the model's own choice",
                   choices=("auto", "sequential", "batched")),
     "clock": Key("text", "auto: virtual when simulated, wall otherwise; processes of a server can be virtual too",
@@ -177,8 +185,9 @@ GROUPS = ("algorithm", "aggregator", "attack", "model", "dataset", "partition", 
 REQUIRED_GROUPS = ("algorithm", "model", "dataset")
 
 _NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "text": "text",
-          "list": "a list", "mapping": "a mapping", "seconds": "a time such as 30s or 2h",
+          "list": "a list", "mapping": "a mapping", "seconds": "a time such as 30s or 2h, below 30 years",
           "any": "a number, a text, or true or false"}
+_MOST_SECONDS = 30 * 365 * 86400.0  # what clocks and certificates can be asked to add
 _UNITS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -263,7 +272,8 @@ def _convert(kind: str, value: Any) -> Any:
         case "float":
             return float(value) if number and abs(value) < 1e300 else None
         case "seconds":
-            return seconds(value) if isinstance(value, str) else float(value) if number else None
+            time = seconds(value) if isinstance(value, str) else value if number else None
+            return None if time is None or time > _MOST_SECONDS else float(time)
         case "bool":
             return value if isinstance(value, bool) else None
         case "text":

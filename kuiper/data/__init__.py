@@ -5,5 +5,6 @@ A dataset is a function `name(seed, **params) -> Dataset`, a partition a functio
 """
 
 from kuiper.data.dataset import Dataset
+from kuiper.data.validation import hold_out
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "hold_out"]

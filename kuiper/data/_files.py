@@ -1,4 +1,4 @@
-"""Where the files of a dataset are, and how they get there."""
+"""How the files of a dataset get to where they are read."""
 
 from __future__ import annotations
 
@@ -8,33 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kuiper.errors import SpecError
-
-DEFAULT_ROOT = "~/.cache/kuiper/data"
-
-
-def data_folder(root: str | None) -> Path:
-    """The `root` of a dataset; null takes $KUIPER_DATA, and without it `~/.cache/kuiper/data`.
-
-    Raises:
-        SpecError: it is relative.
-    """
-    # An empty variable means unset, as it does for every XDG folder.
-    return in_full("root", root if root is not None else os.environ.get("KUIPER_DATA") or DEFAULT_ROOT)
-
-
-def in_full(parameter: str, path: str) -> Path:
-    """A path that is absolute, or begins with `~`: processes run in folders of their own.
-
-    Raises:
-        SpecError: it is relative.
-    """
-    full = Path(path).expanduser()
-    if not full.is_absolute():
-        raise SpecError(
-            f"dataset.{parameter}: {path!r} is relative, and processes run in folders of their own",
-            f"write it in full: {full.absolute()}",
-        )
-    return full
 
 
 def fetch(folder: Path, part: str, complete: Callable[[], bool], download: Callable[[str], object]) -> None:

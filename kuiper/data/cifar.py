@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kuiper.data._files import data_folder, fetch
+from kuiper.data._files import fetch
 from kuiper.data._images import decode, normalised
 from kuiper.data.dataset import Dataset, as_names
 from kuiper.errors import SpecError
 from kuiper.models._torchvision import import_torchvision
+from kuiper.places import data_folder
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
-"""What every dataset function returns: two sets of samples in memory, checked once."""
+"""What every dataset function returns: sets of samples in memory, checked once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class Dataset:
         test_y: int64 (M,).
         classes: how many there are, at least 2.
         augment: augmentations of each training batch, in order (`kuiper.data.augment`).
+        validation_x, validation_y: as the test set; None where nothing is held out (`kuiper.data.hold_out`).
 
     Raises:
         SpecError: a tensor has the wrong dtype, shape or length, holds a value that is not finite or
@@ -35,6 +36,8 @@ class Dataset:
     test_y: Tensor
     classes: int
     augment: tuple[str, ...] = ()
+    validation_x: Tensor | None = None
+    validation_y: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.classes < 2:
@@ -56,8 +59,8 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same samples on another device; samples already there are not copied."""
-        moved = {name: getattr(self, name).to(device) for name in ("train_x", "train_y", "test_x", "test_y")}
-        return replace(self, **moved)
+        sets = {one.name: getattr(self, one.name) for one in fields(self) if one.name.endswith(("_x", "_y"))}
+        return replace(self, **{name: each.to(device) for name, each in sets.items() if each is not None})
 
 
 def as_names(augment: Sequence[str]) -> tuple[str, ...]:

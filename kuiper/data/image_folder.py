@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from kuiper.data._files import in_full
 from kuiper.data._images import decode, normalised, standardise
 from kuiper.data.dataset import Dataset, as_names
 from kuiper.errors import SpecError
 from kuiper.models._torchvision import import_torchvision
+from kuiper.places import in_full
 
 
 def image_folder(seed: int, root: str, size: int = 32, augment: Sequence[str] = ()) -> Dataset:

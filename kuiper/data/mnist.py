@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kuiper.data._files import data_folder, fetch
+from kuiper.data._files import fetch
 from kuiper.data.dataset import Dataset, as_names
 from kuiper.errors import SpecError
 from kuiper.models._torchvision import import_torchvision
+from kuiper.places import data_folder
 
 
 def mnist(seed: int, root: str | None = None, download: bool = False, augment: Sequence[str] = ()) -> Dataset:

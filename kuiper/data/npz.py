@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kuiper.data._files import in_full
 from kuiper.data._images import standardise as _standardise
 from kuiper.data.dataset import Dataset, as_names
 from kuiper.errors import SpecError
+from kuiper.places import in_full
 
 
 def npz(

@@ -1,7 +1,8 @@
 """Two ways to compute the gradients of a block of nodes, or to train on them, behind the same calls.
 
 `gradients` writes rows (k, d) for models thetas, (d,) or (k, d); `updates` writes what local training from
-one theta (d,) changes. Both return losses (k,), float64 on the CPU.
+one theta (d,) changes. Both return losses (k,), float64 on the CPU. Where rows hold BatchNorm's statistics,
+theirs in a row of gradients is old - new, and the optimiser one that knows (`kuiper.optim.Apart`).
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from kuiper import random
 from kuiper.errors import SpecError
@@ -19,16 +19,12 @@ from kuiper.learner.batches import Batches
 from kuiper.learner.flat import FlatModel, to_flat
 from kuiper.optim import Optimizer
 
-_RANDOM_LAYERS = (nn.modules.dropout._DropoutNd,)
-_BATCH_LAYERS = (nn.modules.batchnorm._BatchNorm,)
-
 
 class Sequential:
     """One node after the other through one module; any model.
 
     Dropout, and whatever else draws, is keyed by (seed, node, batch number). BatchNorm trains on
-    the statistics of each batch, as always; its running averages are not kept here but
-    re-estimated at evaluation.
+    the statistics of each batch, as always.
     """
 
     chunk = 1
@@ -39,7 +35,7 @@ class Sequential:
 
     def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int, rows: torch.Tensor) -> np.ndarray:
         model, losses = self.model, []
-        self._train_mode()
+        model.train_mode()
         for place, node in enumerate(nodes.tolist()):
             if thetas.dim() == 2 or place == 0:
                 model.theta.copy_(thetas if thetas.dim() == 1 else thetas[place])
@@ -50,7 +46,7 @@ class Sequential:
     def updates(self, theta: torch.Tensor, nodes: np.ndarray, numbers: range, optimizer: Optimizer,
                 lr_scale: float, rows: torch.Tensor) -> np.ndarray:
         model, losses = self.model, []
-        self._train_mode()
+        model.train_mode()
         for place, node in enumerate(nodes.tolist()):
             model.theta.copy_(theta)
             state = optimizer.init(model.theta)
@@ -60,21 +56,20 @@ class Sequential:
             torch.sub(model.theta, theta, out=rows[place])
         return _numbers(losses).reshape(len(nodes), -1).mean(1)
 
-    def _train_mode(self) -> None:
-        if not self.model.module.training:  # as evaluation leaves it
-            self.model.module.train()
-
     def _backward(self, node: int, numbers: range) -> Iterator[torch.Tensor]:
         """The loss of each batch at the model's theta of that moment; its gradient is in the model.
 
         What draws is keyed by the first batch and draws on from there: to key each takes 5% of a small step.
         """
-        model, module, loss_of = self.model, self.model.module, self.model.loss
+        model, loss_of = self.model, self.model.loss
         random.seed_torch(self.batches.seed, "dropout", node, numbers[0])
         for x, y in self.batches.several(node, numbers):
             model.gradient.zero_()
-            loss = loss_of(module(x), y)
+            before = model.theta[model.parameters :].clone() if model.keeps_statistics else None
+            loss = loss_of(model.forward(x), y)
             loss.backward()
+            if before is not None:
+                model.settle(before)
             yield loss
 
 
@@ -88,38 +83,56 @@ class Batched:
     """A block of nodes at once through torch.func.vmap; dense networks and kernels that are small.
 
     Raises:
-        SpecError: the model has dropout or BatchNorm, whose draws and buffers a batched call
-            cannot key by node.
+        SpecError: the model draws (dropout, stochastic depth), which one call for many nodes cannot key,
+            or does something else that vmap cannot.
     """
 
     chunk = 64  # nodes whose activations are held at once
 
     def __init__(self, model: FlatModel, batches: Batches) -> None:
-        if model.has(*_RANDOM_LAYERS, *_BATCH_LAYERS):
-            raise SpecError("engine: batched does not take models with dropout or BatchNorm",
-                            "use engine: sequential, or auto")
         self.model = model
         self.batches = batches
 
-        def loss(parameters: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            return model.loss(functional_call(model.module, parameters, (x,)), y)
+        def loss(tensors: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return model.vmapped_loss(model.forward(x, tensors), y)
 
         self._losses = vmap(loss)
+        self._try()
+
+    def _try(self) -> None:
+        """Two samples, so that what cannot be batched is said before anything runs."""
+        x, y = (part[None, :2] for part in self.batches.get(0, 1))
+        named = self.model.unflatten(self.model.theta[None])
+        try:
+            self._losses(named | self._statistics(named, 1), x, y)
+        except RuntimeError as error:
+            raise SpecError(f"engine: batched cannot compute this model: {error}",
+                            "use engine: sequential; one call for many nodes cannot key what each of them "
+                            "draws (dropout, stochastic depth)") from error
+
+    def _statistics(self, named: dict[str, torch.Tensor], nodes: int) -> dict[str, torch.Tensor]:
+        """What BatchNorm may write to: a copy for each node, of the module's own where rows hold none."""
+        return {name: named[name].clone() if name in named else own.repeat(nodes, 1)
+                for name, own in self.model.statistics.items()}
 
     def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int, rows: torch.Tensor) -> np.ndarray:
         losses = np.empty(len(nodes))
+        self.model.train_mode()
         thetas = thetas.expand(len(nodes), -1)
         for start in range(0, len(nodes), self.chunk):
             block = slice(start, start + self.chunk)
             batches = [self.batches.get(node, number) for node in nodes[block].tolist()]
             x, y = (torch.stack(parts) for parts in zip(*batches, strict=True))
+            before = self.model.unflatten(thetas[block])
+            statistics = self._statistics(before, len(x))
             parameters = {name: part.detach().requires_grad_()
-                          for name, part in self.model.unflatten(thetas[block]).items()}
+                          for name, part in before.items() if name not in statistics}
             # A node's loss depends on its own parameters only: the gradient of the sum is all gradients.
             # torch.func.grad would do the same, and import torch._dynamo (2 s) first.
-            values = self._losses(parameters, x, y)
+            values = self._losses(parameters | statistics, x, y)
             gradients = torch.autograd.grad(values.sum(), list(parameters.values()))
-            torch.cat([to_flat(g) for g in gradients], dim=1, out=rows[block])
+            changes = (before[name] - now for name, now in statistics.items() if name in before)
+            torch.cat([to_flat(part) for part in (*gradients, *changes)], dim=1, out=rows[block])
             losses[block] = values.detach().cpu()
         return losses
 

@@ -2,92 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import torch
 from torch import nn
-from torch.nn import functional
+from torch.func import functional_call
 
 from kuiper.errors import SpecError
-
-
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy of logits (B, classes) at labels (B,)."""
-    if torch._C._functorch.is_batchedtensor(logits):  # torch's own takes 2.5 s to import a decomposition
-        return -functional.log_softmax(logits, 1).gather(1, labels[:, None]).mean()
-    return functional.cross_entropy(logits, labels)
-
-
-def nll(log_probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean negative log-likelihood of log-probabilities (B, classes) at labels (B,).
-
-    For models that end in log_softmax. For any other it has no lower bound, and training it would
-    look like progress; scores are computed before the first step, so the mistake ends a run there.
-
-    Raises:
-        SpecError: while scoring, a sample's probabilities do not sum to 1.
-    """
-    if not torch.is_grad_enabled() and log_probabilities.logsumexp(1).abs().max() > 1e-2:
-        raise SpecError("loss: nll takes log-probabilities, and those of this model do not sum to 1",
-                        "kuiper's own models output logits: use loss: cross_entropy, which is the same")
-    return -log_probabilities.gather(1, labels[:, None]).mean()
-
-
-def mse(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of logits (B, classes) against one-hot labels (B,)."""
-    return functional.mse_loss(logits, _one_hot(logits, labels))
-
-
-def bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean binary cross entropy of logits (B, classes) against one-hot labels (B,): one against the rest."""
-    return (functional.softplus(logits) - logits * _one_hot(logits, labels)).mean()
-
-
-def _one_hot(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Labels (B,) as ones and zeros like logits (B, classes)."""
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    return (labels[:, None] == classes).to(logits.dtype)
-
-
-LOSSES: dict[str, Callable[..., torch.Tensor]] = {
-    "cross_entropy": cross_entropy, "nll": nll, "mse": mse, "bce": bce}
+from kuiper.learner.losses import LOSSES, VMAPPED
 
 
 class FlatModel:
-    """A module whose parameters live in one buffer of d float32.
+    """A module whose parameters live in one buffer of float32.
+
+    Args:
+        module: what produces logits; it is changed, and trained in place.
+        loss: a name of `LOSSES`.
+        buffers: whether the running means and variances of BatchNorm lie behind the parameters, so that
+            they travel in every row. Without, they are nobody's, and re-estimated at evaluation.
+        precision: of the forward and the backward pass, float32 or bfloat16 (torch.autocast); parameters,
+            gradients, statistics and the loss are float32 in both.
 
     Attributes:
-        theta: (d,) the buffer behind the parameters.
-        gradient: (d,) the buffer behind their `.grad`.
+        theta: (size,) d parameters, then b statistics (b = 0 without BatchNorm or `buffers`).
+        gradient: (size,) the buffer behind the parameters' `.grad`; behind it what `settle` writes.
+        parameters: d.
+        statistics: BatchNorm's running means and variances by name, whether they lie in theta or not.
+
+    Raises:
+        SpecError: `buffers`, and a BatchNorm layer averages over all batches that it ever saw.
     """
 
-    def __init__(self, module: nn.Module, loss: str, device: torch.device | str = "cpu") -> None:
+    def __init__(self, module: nn.Module, loss: str, device: torch.device | str = "cpu", *,
+                 buffers: bool = False, precision: torch.dtype = torch.float32) -> None:
         self.module = module.to(device).train()
-        self.loss = LOSSES[loss]
+        self.loss, self.vmapped_loss = LOSSES[loss], VMAPPED[loss]
+        self.precision = precision
         parameters = dict(self.module.named_parameters())
-        self.theta = torch.empty(sum(p.numel() for p in parameters.values()), device=device)
-        self.gradient = torch.zeros_like(self.theta)
+        self.statistics = _statistics(self.module, buffers)
+        self.parameters = sum(p.numel() for p in parameters.values())
         self.slices: dict[str, tuple[int, torch.Size]] = {}
         offset = 0
-        for name, parameter in parameters.items():
-            self.slices[name] = (offset, parameter.shape)
-            offset += parameter.numel()
+        for name, tensor in (parameters | self.statistics if buffers else parameters).items():
+            self.slices[name] = (offset, tensor.shape)
+            offset += tensor.numel()
+        self.theta = torch.empty(offset, device=device)
+        self.gradient = torch.zeros_like(self.theta)
         views, gradients = self.unflatten(self.theta), self.unflatten(self.gradient)
-        for name, parameter in parameters.items():
-            views[name].copy_(parameter.detach())
-            parameter.data, parameter.grad = views[name], gradients[name]
+        for name, view in views.items():
+            tensor = parameters[name] if name in parameters else self.statistics[name]
+            view.copy_(tensor.detach())
+            tensor.data = view  # not the view itself: autograd counts the writes to each of them apart
+            if name in parameters:
+                tensor.grad = gradients[name]
 
     @property
     def size(self) -> int:
+        """d + b, the width of a row."""
         return self.theta.numel()
 
-    def has(self, *kinds: type[nn.Module]) -> bool:
-        return any(isinstance(module, kinds) for module in self.module.modules())
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether rows hold statistics: b > 0."""
+        return self.size > self.parameters
+
+    def train_mode(self) -> None:
+        """Evaluation leaves the module in the other one."""
+        if not self.module.training:
+            self.module.train()
+
+    def forward(self, inputs: torch.Tensor,
+                tensors: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
+        """Logits (B, classes) of inputs (B, ...) in float32, computed in `precision`.
+
+        Args:
+            tensors: parameters and statistics by name, in place of the model's own.
+        """
+        if self.precision is torch.float32:
+            return self._call(inputs, tensors)
+        with torch.autocast(inputs.device.type, self.precision):
+            return self._call(inputs, tensors).float()
+
+    def _call(self, inputs: torch.Tensor, tensors: Mapping[str, torch.Tensor] | None) -> torch.Tensor:
+        if tensors is None:
+            return self.module(inputs)
+        return functional_call(self.module, dict(tensors), (inputs,))
+
+    def settle(self, before: torch.Tensor) -> None:
+        """Take back what a forward pass did to the statistics, and leave it in the gradient as old - new.
+
+        A step of size 1 along it does it again, as `kuiper.optim.Apart` takes.
+
+        Args:
+            before: (b,) what they were.
+        """
+        now = self.theta[self.parameters :]
+        torch.sub(before, now, out=self.gradient[self.parameters :])
+        now.copy_(before)
 
     def unflatten(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Parameters by name, views into theta, (d,) or (k, d)."""
+        """Parameters, and statistics where rows hold them, by name; views into theta (size,) or (k, size)."""
         return {name: _from_flat(theta[..., offset : offset + shape.numel()], shape)
                 for name, (offset, shape) in self.slices.items()}
+
+
+def _statistics(module: nn.Module, kept: bool) -> dict[str, torch.Tensor]:
+    """Running means and variances by name; the count of batches needs no keeping where momentum is fixed."""
+    found = {}
+    for name, buffer in module.named_buffers():
+        layer = module.get_submodule(name.rpartition(".")[0])
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and buffer.is_floating_point():
+            if kept and layer.momentum is None:
+                raise SpecError(f"buffers: the layer of {name} has momentum None, an average over all batches "
+                                "that it ever saw, which no step can apply",
+                                "write `buffers: reestimate`, or give the layer a momentum")
+            found[name] = buffer
+    return found
 
 
 def _from_flat(part: torch.Tensor, shape: torch.Size) -> torch.Tensor:

@@ -30,8 +30,13 @@ class Learner:
 
     @property
     def size(self) -> int:
-        """d, parameters of the model."""
+        """The width of a row: d parameters, and BatchNorm's statistics where rows hold them."""
         return self.model.size
+
+    @property
+    def parameters(self) -> int:
+        """d, parameters of the model."""
+        return self.model.parameters
 
     @property
     def together(self) -> int:
@@ -55,7 +60,7 @@ class Learner:
             batch: number of the batch, from 1.
             out: (k, d) to write to; None for a matrix of their own.
         Returns:
-            gradients (k, d) and losses (k,).
+            gradients (k, d) and losses (k,); where rows hold statistics, old - new of those behind them.
         """
         rows = torch.empty(len(nodes), self.size, device=thetas.device) if out is None else out
         return rows, self._engine.gradients(thetas, nodes, batch, rows)
@@ -77,5 +82,5 @@ class Learner:
         return rows, self._engine.updates(theta, nodes, numbers, optimizer, lr_scale, rows)
 
     def evaluate(self, theta: torch.Tensor) -> dict[str, float]:
-        """top_1, top_5 (percent) and loss of theta (d,) on the test set."""
+        """top_1, top_5 (percent) and loss of theta (d,) on the test set, and on a validation set, if any."""
         return evaluate(self.model, theta, self.data)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from kuiper.errors import ConflictError, KuiperError
 from kuiper.link import handshake
 from kuiper.link.handshake import Door, Hello
+from kuiper.link.sparing import Sparing
 
 Admitted = Callable[[Hello, str, socket.socket, socket.socket], None]
 _MOST_GREETINGS = 64
@@ -24,6 +25,7 @@ class Acceptor:
     Args:
         rank: of this process; only higher ranks dial it.
         attempt: of this process.
+        retry: the highest attempt that another can truly be at; beyond, it only wants to join again.
         door: says who they are.
         admitted: called with (hello, host, outgoing, incoming) for each pair, in a thread of its own.
 
@@ -32,11 +34,12 @@ class Acceptor:
         port: where it listens, 0 before it does.
     """
 
-    def __init__(self, rank: int, attempt: int, door: Door, admitted: Admitted) -> None:
+    def __init__(self, rank: int, attempt: int, retry: int, door: Door, admitted: Admitted) -> None:
         self.refused = 0
         self.port = 0
         self._rank = rank
         self._attempt = attempt
+        self._retry = retry
         self._door = door
         self._admitted = admitted
         self._attempts: dict[int, int] = {}
@@ -45,6 +48,8 @@ class Acceptor:
         """Attempt and first connection of ranks whose second connection has yet to come."""
         self._greeting: dict[socket.socket, None] = {}
         """Connections in their handshake, oldest first."""
+        self._strangers = Sparing(log)
+        self._known = [Sparing(log) for _ in door.names]
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -98,6 +103,8 @@ class Acceptor:
         if self._listener is not None:
             handshake.shut(self._listener)
             self._thread.join()
+        for told in (self._strangers, *self._known):
+            told.close()
 
     def _serve(self, listener: socket.socket) -> None:
         while not self._closing:
@@ -107,7 +114,7 @@ class Acceptor:
                 connection = self._door.wrap(raw)
             except OSError as error:
                 if not self._closing:
-                    log.warning("cannot accept a connection: %s", error)
+                    self._strangers.warning("cannot accept a connection: %s", error)
                     time.sleep(0.01)  # out of file descriptors, most likely: others may close theirs
                 continue
             with self._changed:
@@ -133,7 +140,7 @@ class Acceptor:
             self._greeting.pop(connection, None)
             self.refused += problem is not None and not self._closing
         if problem is not None:
-            log.warning("refused a connection from %s: %s", host, problem)
+            self._strangers.warning("refused a connection from %s: %s", host, problem)
             connection.close()
         else:
             self._admit(connection, hello, host)
@@ -158,9 +165,10 @@ class Acceptor:
             connection.settimeout(None)  # first: once it has the answer, its other half may come and make a peer
             connection.sendall(Hello(self._rank, self._attempt, self._door.run, status=status).pack())
         except OSError as error:  # its threads, or the wait for its other half, will find it closed
-            log.warning("%s was lost while it joined: %s", name, error)
+            self._known[hello.rank].warning("%s was lost while it joined: %s", name, error)
         if status != handshake.WELCOME:
-            log.warning("refused %s, attempt %d: %s", name, hello.attempt, handshake.REFUSALS[status])
+            why = handshake.REFUSALS[status]
+            self._known[hello.rank].warning("refused %s, attempt %d: %s", name, hello.attempt, why)
             connection.close()
         elif first is None:
             self._await_second(hello.rank, connection)
@@ -171,7 +179,7 @@ class Acceptor:
         """WELCOME, or why not."""
         if hello.run != self._door.run:
             return handshake.OTHER_RUN
-        if hello.rank <= self._rank or self._closing:
+        if hello.rank <= self._rank or hello.attempt > self._retry or self._closing:
             return handshake.NOT_YOU
         known = self._attempts.get(hello.rank)
         if known is not None and hello.attempt <= known:
@@ -189,6 +197,10 @@ class Acceptor:
 
         with self._changed:
             self._changed.wait_for(lambda: taken() or self._closing, handshake.HANDSHAKE_SECONDS)
-            if not taken():
-                del self._halves[rank]
-                first.close()
+            if taken():
+                return
+            attempt, _ = self._halves.pop(rank)
+            self.refused += not self._closing
+            first.close()
+        why = "its second connection did not come"
+        self._known[rank].warning("refused %s, attempt %d: %s", self._door.names[rank], attempt, why)

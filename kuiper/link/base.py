@@ -159,12 +159,14 @@ class Link(ABC):
 
     @abstractmethod
     async def send(self, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor,
-                   columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None) -> None:
+                   columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None,
+                   keep: int | None = None) -> None:
         """Nodes: each sends its row to the hub, or along the edges of an exchange.
 
         Args:
             nodes: (k,) ascending ids of the senders, all of this block.
             rows: (k, d); not to be written to until the step after next.
+            keep: for a peer that does not read, only the rows of so many newest steps are kept; None: all.
         """
 
     @abstractmethod

@@ -171,7 +171,8 @@ class CollectiveLink(RemoteLink):
             yield replace(request, row=self._model.to(self._device))
 
     async def send(self, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor,
-                   columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None) -> None:
+                   columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None,
+                   keep: int | None = None) -> None:
         if not channel.charged:
             return await super().send(channel, step, nodes, rows, columns)
         rows = self._ready(self._adversary.leaving(nodes, rows).to(channel.dtype))

@@ -22,7 +22,7 @@ SENDS, RECEIVES = 0, 1
 WELCOME, OTHER_RUN, NOT_YOU, NOT_NEWER, NO_FIRST = range(5)
 REFUSALS = {
     OTHER_RUN: "it belongs to another run",
-    NOT_YOU: "this process may not join there under its rank",
+    NOT_YOU: "this process may not join there under its rank or at its attempt",
     NOT_NEWER: "this rank has joined there already, or came too late",
     NO_FIRST: "the connection that should have come first is not there",
 }

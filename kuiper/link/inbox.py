@@ -107,6 +107,12 @@ class Inbox:
             slot.state[place] = 2
         self.wake()
 
+    def forget(self, nodes: np.ndarray) -> None:
+        """Their process is gone: rows that it had begun can come again, from one that takes its place."""
+        with self._changed:
+            for slot in self._slots.values():
+                slot.state[np.isin(slot.senders, nodes) & (slot.state == 1)] = 0
+
     def put(self, step: int, nodes: np.ndarray, rows: torch.Tensor,
             columns: np.ndarray | None = None) -> None:
         """Rows of this process's own nodes: those that are expected are copied in."""

@@ -67,7 +67,8 @@ class LocalLink(Link):
             yield request
 
     async def send(self, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor,
-                   columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None) -> None:
+                   columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None,
+                   keep: int | None = None) -> None:
         if channel.charged:
             rows = self._adversary.leaving(nodes, rows).to(channel.dtype).float()
             copies = len(nodes) if to is None else len(to.senders)

@@ -27,6 +27,7 @@ from kuiper.link.stream import DIRECTORY, LEFT, READY, Frame, Inbox, Peer, contr
 __all__ = ["LEFT", "Inbox", "Mesh"]
 _DIALS_AT_ONCE = 8
 _CLOSE_SECONDS = 5.0
+_WATCH_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +44,7 @@ class Mesh:
         credentials: folder with ca.pem, cert.pem and key.pem, or None for `security: none`.
         attempt: how often the agent has restarted this process; a peer that is gone, or was given
             up on, may join again with a higher one only.
+        retry: the highest attempt that can be true.
 
     Attributes:
         bytes_in, bytes_out: of the channels' frames, headers included, by rank of the peer.
@@ -59,6 +61,7 @@ class Mesh:
         run_id: str,
         credentials: Path | None,
         attempt: int = 0,
+        retry: int = 1000,
     ) -> None:
         self.rank = rank
         self.names = list(names)
@@ -74,7 +77,7 @@ class Mesh:
             raise ProtocolError(f"channel numbers {sorted(self.channels)} must differ, within 1..65535")
         self._attempt = attempt
         self._door = Door(run_id, self.names, credentials)
-        self._acceptor = Acceptor(rank, attempt, self._door, self._admitted)
+        self._acceptor = Acceptor(rank, attempt, retry, self._door, self._admitted)
         self._peers: dict[int, Peer] = {}
         self._joined: set[int] = set()
         """Ranks that have been peers, gone or not."""
@@ -83,6 +86,7 @@ class Mesh:
         self._directory: dict[int, tuple[str, int]] | None = None
         self._ready: set[int] = set()
         self._closing = False
+        self._watch: threading.Thread | None = None
         self._changed = threading.Condition()
 
     def listen(self, host: str = "127.0.0.1", ports: range | None = None) -> tuple[str, int]:
@@ -159,7 +163,7 @@ class Mesh:
         nodes: np.ndarray,
         rows: torch.Tensor,
         columns: np.ndarray | None = None,
-        supersede: bool = False,
+        keep: int | None = None,
     ) -> None:
         """Queue a frame for a peer; never blocks. Nothing happens if the peer is gone.
 
@@ -171,7 +175,8 @@ class Mesh:
             rows: (m, d), or one row on a shared channel: contiguous, on the CPU. It is sent from this
                 memory, so it must not change until `flush` has returned True.
             columns: (m, len(channel.columns)) float64.
-            supersede: drop frames of the same channel to that peer whose sending has not begun.
+            keep: of the frames of this channel that wait for that peer, this one included, drop all but
+                so many, the oldest first.
 
         Raises:
             ProtocolError: rows or columns are not what the channel declares.
@@ -180,7 +185,7 @@ class Mesh:
         with self._changed:
             peer = self._peers.get(rank)
         if peer is not None:
-            peer.post(Frame(channel.number, prefix, wire.byte_view(rows)), supersede)
+            peer.post(Frame(channel.number, prefix, wire.byte_view(rows)), keep)
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was posted is with the operating system; False if the timeout came first."""
@@ -198,6 +203,7 @@ class Mesh:
             if self._closing:
                 return
             self._closing = True
+            self._changed.notify_all()
             peers = list(self._peers.values())
         self._acceptor.close()
         deadline = time.monotonic() + _CLOSE_SECONDS
@@ -212,12 +218,13 @@ class Mesh:
         """See `Office.control`: the directory from rank 0, or a peer that is ready."""
         plain = header == wire.Header(wire.CONTROL, header.flags, 0, 0, 0, header.length)
         most = directory.longest(len(self.names))
-        if plain and header.flags == DIRECTORY and peer.rank == 0 and header.length <= most:
+        first = peer.rank not in self._ready and self._directory is None  # each is said once
+        if plain and first and header.flags == DIRECTORY and peer.rank == 0 and header.length <= most:
             endpoints = directory.read(read(header.length), len(self.names))
             with self._changed:
                 self._directory = endpoints
                 self._changed.notify_all()
-        elif plain and header.flags == READY and self.rank == 0 and header.length == 0:
+        elif plain and first and header.flags == READY and self.rank == 0 and header.length == 0:
             with self._changed:
                 self._ready.add(peer.rank)
                 self._changed.notify_all()
@@ -263,9 +270,23 @@ class Mesh:
             self._joined.add(peer.rank)
             self.inbox.joined(peer.rank, attempt)
             peer.start()
+            if self._watch is None:
+                self._watch = threading.Thread(target=self._watch_frames, name="kuiper-watch", daemon=True)
+                self._watch.start()
             self._changed.notify_all()
             if self._closing:
                 peer.cut("joined while this process closed")
+
+    def _watch_frames(self) -> None:
+        """Cut those that stop inside a frame for good: it holds on to the memory of a whole step."""
+        while not self._closing:
+            now = time.monotonic()
+            with self._changed:
+                overdue = [peer for peer in self._peers.values() if peer.overdue(now)]
+            for peer in overdue:
+                peer.cut("did not complete a frame in time")
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing, _WATCH_SECONDS)
 
     def _hand_out(self, deadline: float) -> None:
         with self._changed:

@@ -86,6 +86,8 @@ class RemoteLink(Link):
         self._wake()
 
     def gone(self, rank: int, reason: str) -> None:
+        for inbox in self._inboxes.values():
+            inbox.forget(self._blocks[rank])
         if not self._here.gone(rank, reason):
             return
         if rank == 0:
@@ -121,7 +123,7 @@ class RemoteLink(Link):
         owners = self._here.rank_of[to]
         for rank in ranks:
             if (owners == rank).any():
-                self._post(int(rank), channel, step, to[owners == rank], row, supersede=True)
+                self._post(int(rank), channel, step, to[owners == rank], row, keep=1)
 
     def _hope(self) -> float:
         """Ask those that have come back for the step at hand; until when others may come (monotonic seconds)."""
@@ -139,7 +141,8 @@ class RemoteLink(Link):
                 yield Request(request.step, request.nodes[start : start + together], row)
 
     async def send(self, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor,
-                   columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None) -> None:
+                   columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None,
+                   keep: int | None = None) -> None:
         if channel.charged:
             rows = self._adversary.leaving(nodes, rows).to(channel.dtype)
         table = np.stack([columns[name] for name in channel.columns], axis=1) if columns else None
@@ -153,7 +156,8 @@ class RemoteLink(Link):
             needed = to.between(nodes, self._blocks[rank]) if rank != self._rank else nodes[:0]
             if len(needed) and self._here.alive[rank]:
                 places = torch.from_numpy(np.searchsorted(nodes, needed))
-                self._post(rank, channel, step, needed, rows if len(needed) == len(nodes) else rows[places])
+                part = rows if len(needed) == len(nodes) else rows[places]
+                self._post(rank, channel, step, needed, part, keep=keep)
 
     def expect(self, channel: Channel, senders: Callable[[int], np.ndarray]) -> None:
         self._inboxes[channel.number].expect(senders)
@@ -251,10 +255,10 @@ class RemoteLink(Link):
             self._post(rank, channel, step, nodes, rows)
 
     def _post(self, rank: int, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor,
-              columns: np.ndarray | None = None, supersede: bool = False) -> None:
+              columns: np.ndarray | None = None, keep: int | None = None) -> None:
         if channel.charged:
             self.traffic.add(bytes_out=frame_bytes(channel, len(nodes), 1 if channel.shared else len(nodes)))
-        self.mesh.post(rank, channel, step, nodes.astype(np.uint32), rows.cpu().contiguous(), columns, supersede)
+        self.mesh.post(rank, channel, step, nodes.astype(np.uint32), rows.cpu().contiguous(), columns, keep)
 
 
 class Requests:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
 import threading
@@ -17,6 +18,7 @@ from kuiper.errors import ProtocolError
 from kuiper.link import wire
 from kuiper.link.base import Channel
 from kuiper.link.handshake import shut
+from kuiper.link.order import Order
 from kuiper.link.wire import Header
 
 GOODBYE, DIRECTORY, READY = 1, 2, 3
@@ -28,6 +30,8 @@ _JOIN_BYTES = 16384
 _SCRATCH_BYTES = 65536
 _MOST_AT_ONCE = 1 << 30
 """What one call receives at most: OpenSSL counts in a C int."""
+FRAME_SECONDS, SLOWEST = 60.0, 100_000
+"""A frame that has begun must be complete after so many seconds, and one more for so many of its bytes."""
 _LAST_WORDS_SECONDS = 0.5
 """How long a failed sending thread waits for the receiving one to learn the real reason."""
 
@@ -77,7 +81,7 @@ class Office(Protocol):
         """The peer's streams have ended; called once, in its receiving thread."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """A frame that waits to be sent: all before its rows, and the memory of the rows."""
 
@@ -118,9 +122,13 @@ class Peer:
         self._sender.start()
         self._receiver.start()
 
-    def post(self, frame: Frame, supersede: bool = False) -> None:
-        """Queue a frame. Never blocks, and does nothing once the peer is gone."""
-        self._sender.post(frame, supersede)
+    def post(self, frame: Frame, keep: int | None = None) -> None:
+        """Queue a frame. Never blocks, and does nothing once the peer is gone.
+
+        Args:
+            keep: of the frames of this channel that wait, this one included, only so many newest stay.
+        """
+        self._sender.post(frame, keep)
 
     def flush(self, deadline: float) -> bool:
         """Wait until everything queued is with the operating system, or the peer is gone."""
@@ -130,6 +138,10 @@ class Peer:
         """Say goodbye after what is queued."""
         self.leaving = True
         self._sender.post(_GOODBYE_FRAME)
+
+    def overdue(self, now: float) -> bool:
+        """Whether the peer has begun a frame and does not complete it."""
+        return now > self._receiver.due
 
     def cut(self, reason: str) -> None:
         """End both streams, from any thread. The first reason given is the one that is told."""
@@ -169,13 +181,15 @@ class Sender(threading.Thread):
         self._busy = False
         self._changed = threading.Condition()
 
-    def post(self, frame: Frame, supersede: bool = False) -> None:
+    def post(self, frame: Frame, keep: int | None = None) -> None:
         with self._changed:
             if self._peer.cutting.is_set():
                 return
-            if supersede:
-                self._queue = deque(queued for queued in self._queue if queued.channel != frame.channel)
             self._queue.append(frame)
+            if keep is not None:
+                waiting = [queued for queued in self._queue if queued.channel == frame.channel]
+                for old in waiting[:-keep]:
+                    self._queue.remove(old)
             self._changed.notify_all()
 
     def flush(self, deadline: float) -> bool:
@@ -233,21 +247,28 @@ class Receiver(threading.Thread):
         # Plain sockets fill a whole row in one system call; TLS hands out a record at a time.
         self._flags = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_WAITALL
         self._header = bytearray(wire.HEADER_BYTES)
+        self._order = Order()
+        self.due = math.inf
+        """When the frame that has begun to arrive must be complete, on the monotonic clock."""
         self._scratch: memoryview | None = None
 
     def run(self) -> None:
         reason = "this process failed while it received"
         try:
-            reason = self._frames()
-        except ProtocolError as error:
-            reason = f"broke the protocol: {error.message}"
-        except OSError as error:
-            reason = f"lost the connection: {error}"
+            reason = self.read()
         finally:
             self._peer.finish(reason)
 
-    def _frames(self) -> str:
+    def read(self) -> str:
         """Read until the end; returns why it ended."""
+        try:
+            return self._frames()
+        except ProtocolError as error:
+            return f"broke the protocol: {error.message}"
+        except OSError as error:
+            return f"lost the connection: {error}"
+
+    def _frames(self) -> str:
         peer, office = self._peer, self._peer.office
         view = memoryview(self._header)
         while True:
@@ -255,6 +276,7 @@ class Receiver(threading.Thread):
             if got < len(view):
                 return "closed the connection without a goodbye" if not got else "was cut off inside a header"
             header = wire.unpack(view)
+            self.due = _by_when(header.length)
             if header.channel == wire.CONTROL:
                 if header == Header(wire.CONTROL, GOODBYE, 0, 0, 0, 0):
                     return LEFT
@@ -263,6 +285,7 @@ class Receiver(threading.Thread):
                 office.bytes_in[peer.rank] += wire.HEADER_BYTES + header.length
             else:
                 return f"was cut off inside a frame of channel {office.channels[header.channel].name}"
+            self.due = math.inf
 
     def _rows(self, header: Header) -> bool:
         """One frame of a channel; False if the connection ended inside it."""
@@ -270,6 +293,8 @@ class Receiver(threading.Thread):
         channel = office.channels.get(header.channel)
         if channel is None:
             raise ProtocolError(f"channel {header.channel} is not declared")
+        if channel.shared and peer.rank:
+            raise ProtocolError(f"channel {channel.name} is the hub's alone")
         allowed = office.blocks[office.rank if channel.shared else peer.rank]
         wire.check(header, channel, allowed)
         index = bytearray(wire.index_bytes(channel, header.nodes))
@@ -277,8 +302,11 @@ class Receiver(threading.Thread):
             return False
         nodes, columns = wire.decode_index(index, channel, header.nodes)
         wire.check_nodes(nodes, channel, allowed)
+        self._order.check(channel, header.step, nodes)
         size = header.rows * channel.row_bytes
+        self.due = math.inf  # a place may have to be waited for, which is not the peer's fault
         views = None if peer.leaving else office.inbox.place(peer.rank, header, nodes, columns)
+        self.due = _by_when(size)
         if views is None:
             office.drained[peer.rank] += 1
             return self._drain(size)
@@ -315,3 +343,7 @@ class Receiver(threading.Thread):
                 return False
             size -= len(part)
         return True
+
+
+def _by_when(size: int) -> float:
+    return time.monotonic() + FRAME_SECONDS + size / SLOWEST

@@ -64,7 +64,7 @@ class VirtualHub(RemoteLink):
         await super().publish(model, step, row, chosen, reply=channel)
         if self._idle:
             for rank in np.setdiff1d(np.flatnonzero(self._here.alive)[1:], self._here.rank_of[chosen]):
-                self._post(int(rank), model, step, chosen[:0], row, supersede=True)
+                self._post(int(rank), model, step, chosen[:0], row, keep=1)
         try:
             gathered = await super().gather(channel, step, minimum=len(chosen))
         except QuorumLost:

@@ -1,6 +1,8 @@
-"""What a network for images asks of its samples."""
+"""What networks have in common: what they ask of their samples, and their BatchNorm."""
 
 from __future__ import annotations
+
+from torch import nn
 
 from kuiper.errors import SpecError
 
@@ -23,3 +25,14 @@ def image_shape(model: str, shape: tuple[int, ...], smallest: int = 1) -> tuple[
             "choose model=mlp, or a dataset with larger images",
         )
     return channels, height, width
+
+
+def batch_norm(norm: str, kind: type[nn.Module], features: int) -> list[nn.Module]:
+    """What a model's `norm` puts behind a layer of so many features: nothing, or one BatchNorm.
+
+    Raises:
+        SpecError: an unknown norm.
+    """
+    if norm not in ("none", "batch"):
+        raise SpecError(f"model.norm: {norm!r} is not known", "choose none or batch")
+    return [kind(features)] if norm == "batch" else []

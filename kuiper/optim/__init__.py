@@ -5,6 +5,7 @@ An optimiser acts elementwise on one node's vector (d,) or a block's (k, d), wit
 
 from kuiper.optim.adagrad import Adagrad
 from kuiper.optim.adam import Adam, AdamW
+from kuiper.optim.apart import Apart
 from kuiper.optim.base import Optimizer, State
 from kuiper.optim.rmsprop import RMSprop
 from kuiper.optim.schedules import (
@@ -18,6 +19,6 @@ from kuiper.optim.schedules import (
 from kuiper.optim.sgd import SGD
 
 __all__ = [
-    "SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "State",
+    "SGD", "Adagrad", "Adam", "AdamW", "Apart", "Optimizer", "RMSprop", "State",
     "constant", "cosine", "exponential", "multistep", "polynomial", "step_decay",
 ]  # fmt: skip

@@ -53,6 +53,26 @@ def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), mode)
 
 
+def write_reserved_json(path: Path, value: Any) -> None:
+    """`write_json` for a disk that is full: into the room that the process's agent has reserved for `path`.
+
+    Raises:
+        RecordError: none is reserved, or it is too little.
+    """
+    reserved = path.with_name(f"{path.name}.reserved")
+    try:
+        with open(reserved, "r+b", buffering=0) as file:
+            room = os.fstat(file.fileno()).st_size
+            data = json.dumps(value).encode()
+            if len(data) > room:
+                raise OSError(f"{len(data)} bytes, room for {room}")
+            file.write(data.ljust(room))
+            os.fsync(file.fileno())
+        os.replace(reserved, path)
+    except OSError as error:
+        raise RecordError(f"cannot write {path}: {error.strerror or error}", REMEDY) from error
+
+
 def _write_and_sync(path: Path, parts: Sequence[bytes | memoryview], mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb", buffering=0) as file:

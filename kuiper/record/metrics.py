@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -46,7 +47,7 @@ class MetricsLog:
             written = self._file.write(line)
             if written != len(line):
                 os.ftruncate(self._file.fileno(), before)
-                raise OSError("the disk took only part of a line")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # which the next write would say
         except OSError as error:
             raise RecordError(f"cannot write {self.path}: {error.strerror or error}", REMEDY) from error
 

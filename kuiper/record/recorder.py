@@ -132,7 +132,7 @@ class Recorder:
             top_5: percent.
             loss: mean test loss.
             digest: of the bits of the model or models; equal digests, equal runs.
-            more: further values, e.g. worst and average_model for peers.
+            more: further values: worst and average_model for peers, validation_top_1 and its like.
         """
         scores = {"clock": clock, "top_1": top_1, "top_5": top_5, "loss": loss, **more}
         self.metrics.event("evaluation", step=step, **scores, digest=digest)

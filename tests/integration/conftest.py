@@ -1,15 +1,19 @@
-"""Every test here gets a state folder of its own and leaves no process behind."""
+"""Every test here gets a state folder of its own and leaves no process and no thread behind."""
 
 from __future__ import annotations
 
 import signal
+import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kuiper.cluster import agent
+from kuiper.link.mesh import Mesh
+from tests.integration.meshes import BLOCKS, CHANNELS, NAMES, RUN, Recorder, write
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +28,28 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     for who in left:
         agent.send(who, signal.SIGKILL)
     assert not left, "the test left processes behind"
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificates of the run, a folder per process."""
+    return write(tmp_path_factory.mktemp("tls"), RUN, 3600)
+
+
+@pytest.fixture
+def mesh() -> Iterator[Callable[..., Mesh]]:
+    """Make a mesh with a recorder; all are closed at the end and leave no thread."""
+    made: list[Mesh] = []
+
+    def make(rank: int, folder: Path | None = None, attempt: int = 0, **more: int) -> Mesh:
+        own = folder / NAMES[rank] if folder else None
+        made.append(Mesh(rank, NAMES, CHANNELS, BLOCKS, Recorder(), RUN, own, attempt, **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+    deadline = time.monotonic() + 10
+    while left := [thread for thread in threading.enumerate() if thread.name.startswith("kuiper-")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)

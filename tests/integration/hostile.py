@@ -29,6 +29,7 @@ def lie(rank: int, node: int, gradient: Channel) -> bytes:
         3: frame(1, 0),  # another's row
         4: Header(gradient.number, 1, 1, 1, 1, 2**63).pack(),  # more than any memory
         5: frame(1000, node),  # a step that nobody asked for
+        6: frame(0, node) * 100_000,  # late rows, as many as it can
     }[rank]
 
 
@@ -40,10 +41,10 @@ def main() -> None:
     endpoint = json.loads((run_dir / "ps" / "endpoint.json").read_text())
     out, into = (door.dial(0, endpoint["host"], endpoint["port"], Hello(rank, 0, door.run, 0, direction), 60)
                  for direction in (SENDS, RECEIVES))
-    out.sendall(lie(rank, config["processes"][rank]["nodes"][0],
-                    Channel("gradient", 2, width=width, columns=("loss",))))
     into.settimeout(30)
     try:
+        out.sendall(lie(rank, config["processes"][rank]["nodes"][0],
+                        Channel("gradient", 2, width=width, columns=("loss",))))
         while into.recv(65536):
             pass
     except OSError:

@@ -44,7 +44,8 @@ def events(run_dir: str | Path, kind: str, process: str = "ps") -> list[dict[str
 
 def trajectory(run_dir: str | Path) -> dict[str, list[Any]]:
     """Everything that must not depend on where nodes are placed: losses, scores, bits of the models."""
-    scores = ("step", "top_1", "top_5", "loss", "worst", "average_model", "consensus_distance", "digest")
+    scores = ("step", "top_1", "top_5", "loss", "worst", "average_model", "consensus_distance",
+              "validation_top_1", "validation_loss", "digest")
     return {
         "losses": [(step["step"], step["loss"]) for step in events(run_dir, "step")],
         "evaluations": [tuple(e.get(key) for key in scores) for e in events(run_dir, "evaluation")],

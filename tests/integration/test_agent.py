@@ -165,6 +165,16 @@ def test_retry(case: Case) -> None:
     assert (ended["code"], ended["attempts"]) == (0, 2)
 
 
+def test_what_is_reserved_is_written_in_place(case: Case) -> None:
+    """As on a full disk: a new file cannot be begun."""
+    path = case.folder / "exit.json"
+    agent.reserve(str(path))
+    place = os.stat(agent.RESERVED % path).st_ino
+    (case.folder / f"exit.json.{os.getpid()}.tmp").mkdir()  # where a new file would begin
+    agent.persist(str(path), {"code": 1}, tries=1)
+    assert case.json("exit.json") == {"code": 1} and os.stat(path).st_ino == place
+
+
 def test_duration(case: Case) -> None:
     case.start(sh("trap '' TERM; sleep 60 & wait; sleep 60"), duration=0.5, grace=0.5)
     ended = case.ended()

@@ -66,7 +66,8 @@ def start(spec: Spec, does: str = "work", join_timeout: float = 20.0) -> Job:
         return {
             "job": {"mode": "cluster", "run_id": run_id},
             "processes": [{"name": one.name, "nodes": one.nodes} for one in processes],
-            "conf": {"num_workers": 4, "threads": 1, "security": "tls", "join_timeout": join_timeout},
+            "conf": {"num_workers": 4, "ports": None, "threads": 1, "security": "tls",
+                     "join_timeout": join_timeout},
         }
 
     def argv(process: Process, run_dir: Path) -> list[str]:

@@ -15,6 +15,7 @@ from tests.integration.jobs import events, follow, trajectory, write_spec
 COMMON = {"dataset": "digits", "model": {"mlp": {"hidden": [32], "dropout": 0.2}}, "batch_size": 16, "seed": 7,
           "engine": "sequential", "eval_interval": 4}
 STEPS = {"steps": 10, "optimizer": {"sgd": {"lr": 0.1, "momentum": 0.9, "nesterov": True}}}
+NORMALISED = {"model": {"mlp": {"hidden": [32], "norm": "batch"}}}
 
 FAMILIES = {
     "parameter_server": {
@@ -22,7 +23,8 @@ FAMILIES = {
         "num_byzantine": 1, "aggregator": "multi_krum", "attack": {"ipm": {"eps": 2.0}}},
     "adam_trimmed_mean_alie": {
         "steps": 10, "algorithm": "parameter_server", "num_workers": 3, "num_byzantine": 1,
-        "aggregator": "trimmed_mean", "attack": {"alie": {"z": 1.5}}, "optimizer": "adam", "schedule": "cosine"},
+        "aggregator": "trimmed_mean", "attack": {"alie": {"z": 1.5}}, "optimizer": "adam", "schedule": "cosine",
+        **NORMALISED, "buffers": "aggregate", "precision": "bfloat16"},
     "crash": {
         **STEPS, "algorithm": "parameter_server", "num_workers": 4, "num_byzantine": 1,
         "aggregator": "median", "attack": "crash"},
@@ -33,7 +35,7 @@ FAMILIES = {
         "num_byzantine": 1, "attack": {"ipm": {"eps": 0.5}}},
     "gossiping_sgd": {
         **STEPS, "algorithm": {"gossiping_sgd": {"period": 2}}, "num_workers": 3, "num_byzantine": 1,
-        "attack": "sign_flip", "row_dtype": "bfloat16"},
+        "attack": "sign_flip", "row_dtype": "bfloat16", **NORMALISED, "buffers": "local", "validation": 0.2},
     "fedavg": {
         "rounds": 5, "algorithm": {"fedavg": {"clients_per_round": 3, "overcommit": 1.0, "local_steps": 3}},
         "num_workers": 4, "num_byzantine": 1, "attack": {"ipm": {"eps": 0.5}},

@@ -20,7 +20,7 @@ LONG = {"dataset": "digits", "model": "mlp", "algorithm": "parameter_server", "n
         "eval_interval": 1000, "batch_size": 8, "pool": 2}
 
 
-@pytest.mark.parametrize("family", ["parameter_server", "elastic_gossip", "fedavg"])
+@pytest.mark.parametrize("family", ["adam_trimmed_mean_alie", "gossiping_sgd", "fedavg"])
 def test_a_pool_changes_no_bit(family: str, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "a", {**COMMON, **FAMILIES[family]}, 0)
     alone, pooled = (follow(spec, "--simulate", "-o", f"pool={count}")["run_dir"] for count in ("null", 2))

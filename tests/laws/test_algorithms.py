@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from kuiper import random
 from kuiper.aggregation import average
+from kuiper.aggregation.apart import apart
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.algorithms.federated import FedAvg
 from kuiper.algorithms.gossip import ElasticGossip, GossipingSGD
@@ -27,11 +28,13 @@ from kuiper.attacks.adversary import Adversary
 from kuiper.data.synthetic import synthetic
 from kuiper.errors import QuorumLost
 from kuiper.learner import Batches, FlatModel, Learner
+from kuiper.link import Channel
 from kuiper.link.clock import VirtualClock
 from kuiper.link.local import Switchboard
 from kuiper.link.profiles import Profiles, uniform
+from kuiper.link.wire import frame_bytes
 from kuiper.models.mlp import mlp
-from kuiper.optim import SGD, constant
+from kuiper.optim import SGD, Apart, constant
 from kuiper.record import Recorder
 from kuiper.record.metrics import read_metrics
 from kuiper.selection import Random
@@ -75,12 +78,14 @@ class Stage:
     profiles: Profiles | None = None
     shards: list[np.ndarray] | None = None
     changes: dict[str, object] = field(default_factory=dict)
+    norm: str = "none"
 
     def __post_init__(self) -> None:
         order = random.permutation(SEED, "shards", 0, 0, len(DATA.train_y))
         shards = self.shards or np.array_split(order, self.n)
         random.seed_torch(SEED, "initial weights")
-        model = FlatModel(mlp(DATA.shape, DATA.classes, hidden=[6]), "cross_entropy")
+        module = mlp(DATA.shape, DATA.classes, hidden=[6], norm=self.norm)
+        model = FlatModel(module, "cross_entropy", buffers=True)
         batches = Batches(DATA, shards, BATCH, SEED, self.adversary)
         self.learner = Watched(model, DATA, batches, "sequential")
         nodes = np.arange(self.n)
@@ -374,3 +379,76 @@ def test_f_scales_with_the_cohort(stage: Staged) -> None:
     here = stage(12, changes={"rule": rule, "averages": False, "f": 4, "steps": 2})
     here.play(partial(FedAvg, clients_per_round=5, overcommit=1.0, local_steps=1))
     assert told == [(5, 2)] * 2  # 4 of 12 are 1.67 of 5, rounded up
+
+
+# -- BatchNorm's statistics ------------------------------------------------------------------
+
+
+@dataclass
+class Normalised(Stage):
+    """With BatchNorm, whose statistics are part of every row, and what is put on for them."""
+
+    norm: str = "batch"
+    local: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        d = self.learner.parameters
+        self.job = replace(self.job, optimizer=Apart(self.job.optimizer, d), rule=apart(self.job.rule, d),
+                           local_statistics=self.local)
+
+    def statistics(self, theta: Tensor, node: int, batch: int) -> Tensor:
+        """Those of theta after one batch of a node in plain torch: means, then variances."""
+        linear, norm, _, _ = list(mlp(DATA.shape, DATA.classes, hidden=[6], norm="batch"))[1:]
+        nn.utils.vector_to_parameters(theta[: 6 * 6], linear.parameters())
+        norm.running_mean, norm.running_var = theta[-12:-6].clone(), theta[-6:].clone()
+        norm(linear(DATA.train_x[self.learner.batches.indices(node, batch)]))
+        return torch.cat([norm.running_mean, norm.running_var])
+
+    def each(self, theta: Tensor, batch: int) -> Tensor:
+        return torch.stack([self.statistics(theta, node, batch) for node in range(self.n)])
+
+
+@pytest.fixture
+def normalised(tmp_path: Path) -> Staged:
+    return partial(Normalised, tmp_path)
+
+
+@pytest.mark.parametrize("make", [AllReduce, partial(ParameterServer, worker_momentum=0.9),
+                                  partial(FedAvg, clients_per_round=4, overcommit=1.0, local_steps=1)],
+                         ids=["all_reduce", "parameter_server", "fedavg"])
+def test_statistics_of_all_are_the_mean_of_each(normalised: Staged, make: Callable[..., Algorithm]) -> None:
+    """Whatever the learning rate, the momentum of server and workers, and weight decay."""
+    here = normalised(4, changes={"optimizer": SGD(LR, momentum=0.9, weight_decay=0.1)})
+    for step, (before, after) in enumerate(pairwise(here.play(make)), 1):
+        close(after[-12:], here.each(before, step).mean(0))
+
+
+def test_a_rule_judges_statistics_by_themselves(normalised: Staged) -> None:
+    """The median of changes, coordinate by coordinate; distances are not theirs to decide."""
+    asked: list[int] = []
+
+    def rule(rows: Tensor, f: int) -> Tensor:
+        asked.append(rows.shape[1])
+        return rows.median(0).values
+
+    here = normalised(3, changes={"rule": rule, "averages": False})
+    for step, (before, after) in enumerate(pairwise(here.play(ParameterServer)), 1):
+        close(after[-12:], here.each(before, step).median(0).values)
+    assert asked == [here.learner.parameters, 12] * STEPS
+
+
+@pytest.mark.parametrize("local", [False, True], ids=["aggregate", "local"])
+def test_gossip_mixes_statistics_or_leaves_them(normalised: Staged, local: bool) -> None:
+    here = normalised(5, local=local)
+    trajectory = here.play_peers(ElasticGossip)
+    how = {"probability": 1.0, "period": 1}
+    mixed = torch.zeros(5, 12)
+    for step, (before, after) in enumerate(pairwise(trajectory), 1):
+        alone = torch.stack([here.statistics(before[node], node, step) for node in range(5)])
+        met = thesis_step(before[:, -12:], alone - before[:, -12:], SEED, step, how, pulls=False)
+        close(after[:, -12:], alone if local else met)
+        mixed += met - alone
+    assert mixed.norm() > 0.01
+    sent = Channel("parameters", 1, width=here.learner.size - 12 * local)
+    assert here.steps()[0]["bytes_out"] % frame_bytes(sent, 1, 1) == 0

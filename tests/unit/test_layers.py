@@ -23,6 +23,7 @@ _TORCH_FREE_CONFIG = ("config.compose config.schema config.source config.choices
 LAYERS: dict[str, str] = {
     "errors": "",
     "random": "",
+    "places": "errors",
     # pure packages: maths on tensors, no I/O but the files of a dataset
     "aggregation": _MATHS,
     "attacks": _MATHS,
@@ -30,7 +31,7 @@ LAYERS: dict[str, str] = {
     "selection": _MATHS,
     "optim": _MATHS,
     "models": _MATHS,
-    "data": _MATHS + " models._torchvision",  # the one place that knows how to import torchvision
+    "data": _MATHS + " places models._torchvision",  # the one place that knows how to import torchvision
     # the machinery below the algorithms: each knows pure packages, none of the three knows another
     "link": _MATHS + " topology attacks.adversary",  # attacks act where rows leave and arrive
     "learner": _MATHS + " data models optim attacks.adversary",  # and on labels
@@ -44,7 +45,7 @@ LAYERS: dict[str, str] = {
     "run": "errors record.atomic process pool",
     # the control plane
     "config": f"errors {_TORCH_FREE_CONFIG}",
-    "cluster": f"errors {_TORCH_FREE_CONFIG}",
+    "cluster": f"errors places {_TORCH_FREE_CONFIG}",
     "cli": f"errors cluster {_TORCH_FREE_CONFIG}",
     # beside both: reads what runs have left behind
     "analysis": "errors record",

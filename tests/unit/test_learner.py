@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +17,14 @@ from torch.nn import functional
 from kuiper import random
 from kuiper.attacks import label_flip
 from kuiper.attacks.adversary import Adversary
-from kuiper.data import Dataset
+from kuiper.data import Dataset, hold_out
 from kuiper.data.synthetic import synthetic
 from kuiper.errors import SpecError
 from kuiper.learner import Batches, FlatModel, Learner
-from kuiper.learner.flat import LOSSES
+from kuiper.learner.losses import LOSSES, VMAPPED
 from kuiper.models.mlp import mlp
-from kuiper.optim import SGD
+from kuiper.models.torchvision_model import torchvision_model
+from kuiper.optim import SGD, Adam, Apart
 
 N, BATCH = 5, 8
 HONEST = Adversary(np.empty(0, np.int64))
@@ -37,10 +39,10 @@ def images() -> Dataset:
 
 
 def learner(module: nn.Module, data: Dataset = DATA, engine: str = "sequential", loss: str = "cross_entropy",
-            adversary: Adversary = HONEST) -> Learner:
+            adversary: Adversary = HONEST, **how: Any) -> Learner:
     order = random.permutation(1, "shards", 0, 0, len(data.train_y))
     shards = np.array_split(order, N)
-    return Learner(FlatModel(module, loss), data, Batches(data, shards, BATCH, 1, adversary), engine)
+    return Learner(FlatModel(module, loss, **how), data, Batches(data, shards, BATCH, 1, adversary), engine)
 
 
 def dense(dropout: float = 0.0) -> nn.Module:
@@ -93,7 +95,8 @@ def test_losses_are_torchs(loss: str) -> None:
     for scale in (1.0, 60.0):
         logits = torch.randn(7, 4, generator=torch.Generator().manual_seed(1)) * scale
         ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
-        value = FlatModel(dense(), loss).loss(ours, labels)
+        value = LOSSES[loss](ours, labels)
+        torch.testing.assert_close(value, VMAPPED[loss](ours, labels))
         expected = TORCHS[loss](theirs, labels, functional.one_hot(labels, 4).float())
         torch.testing.assert_close(value, expected)
         value.backward()
@@ -171,10 +174,10 @@ def test_batched_losses_import_nothing() -> None:
     """Under vmap some of torch's own import a compiler first: seconds, in every process of a job."""
     program = (
         "import sys, torch\n"
-        "from kuiper.learner.flat import LOSSES\n"
+        "from kuiper.learner.losses import VMAPPED\n"
         "outputs = torch.randn(3, 5, 4).log_softmax(2).requires_grad_()\n"
         "before = set(sys.modules)\n"
-        "for loss in LOSSES.values():\n"
+        "for loss in VMAPPED.values():\n"
         "    values = torch.func.vmap(loss)(outputs, torch.zeros(3, 5, dtype=torch.int64))\n"
         "    torch.autograd.grad(values.sum(), outputs)\n"
         "sys.exit(set(sys.modules) != before)\n"
@@ -243,10 +246,126 @@ def test_whatever_draws_is_keyed() -> None:
     assert torch.equal(alone[0], block[3])
 
 
-@pytest.mark.parametrize("module", [dense(dropout=0.5), convolutional()], ids=["dropout", "batch-norm"])
-def test_batched_refuses_what_it_cannot_key(module: nn.Module) -> None:
-    with pytest.raises(SpecError, match="dropout or BatchNorm"):
-        learner(module, engine="batched")
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's, before it comes to what draws
+@pytest.mark.parametrize("drawing", ["dropout", "a module", "torchvision's stochastic depth"])
+def test_batched_refuses_what_it_cannot_key(drawing: str) -> None:
+    module, data = nn.Sequential(Coin(), dense()), DATA
+    if drawing == "dropout":
+        module = dense(dropout=0.5)
+    elif drawing != "a module":
+        x = torch.zeros(10, 3, 32, 32)
+        data = Dataset(x, torch.zeros(10, dtype=torch.int64), x, torch.zeros(10, dtype=torch.int64), 2)
+        module = torchvision_model(data.shape, 2, name="efficientnet_b0")
+    with pytest.raises(SpecError, match="batched cannot compute .* random") as caught:
+        learner(module, data, engine="batched")
+    assert "sequential" in caught.value.remedy
+
+
+# -- BatchNorm's statistics ------------------------------------------------------------------
+
+
+def normalised() -> nn.Module:
+    """Convolution and linear layer with BatchNorm; nothing draws."""
+    random.seed_torch(1, "initial weights")
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+                         nn.Linear(144, 8), nn.BatchNorm1d(8, momentum=0.3), nn.Linear(8, 3))
+
+
+def statistics(module: nn.Module) -> torch.Tensor:
+    return torch.cat([b.flatten() for b in module.buffers() if b.is_floating_point()])
+
+
+def test_statistics_lie_behind_the_parameters_where_asked() -> None:
+    module = normalised()
+    plain, kept = FlatModel(normalised(), "mse"), FlatModel(module, "mse", buffers=True)
+    assert (kept.parameters, kept.size) == (plain.size, plain.size + 2 * (4 + 8)) and kept.keeps_statistics
+    assert torch.equal(kept.theta[: plain.size], plain.theta) and not plain.keeps_statistics
+    assert torch.equal(statistics(module), kept.theta[plain.size :])
+    module(images().train_x)
+    assert torch.equal(statistics(module), kept.theta[plain.size :]) and kept.theta[plain.size :].min() != 0
+    without = FlatModel(dense(), "mse", buffers=True)
+    assert without.size == without.parameters == FlatModel(dense(), "mse").size
+    with pytest.raises(SpecError, match="layer of 0.running_mean has momentum None"):
+        FlatModel(nn.Sequential(nn.BatchNorm1d(3, momentum=None)), "mse", buffers=True)
+
+
+@pytest.mark.parametrize("buffers", [True, False], ids=["kept", "re-estimated"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_engines_agree_on_batchnorm(precision: torch.dtype, buffers: bool) -> None:
+    sequential, batched = (learner(normalised(), images(), engine, buffers=buffers, precision=precision)
+                           for engine in ("sequential", "batched"))
+    thetas = points(sequential.size).abs_()
+    assert sequential.evaluate(thetas[0]) == batched.evaluate(thetas[0])  # and train on as before
+    rows, losses = sequential.gradients(thetas, NODES, batch=3)
+    rows_too, losses_too = batched.gradients(thetas, NODES, batch=3)
+    near = {"rtol": 1e-3, "atol": 1e-5} if precision is torch.float32 else {"rtol": 0.05, "atol": 0.05}
+    torch.testing.assert_close(rows_too, rows, **near)
+    np.testing.assert_allclose(losses_too, losses, rtol=1e-2)
+    assert rows.dtype == rows_too.dtype == torch.float32 and rows[:, sequential.parameters :].any() == buffers
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1, momentum=0.9, weight_decay=0.01), Adam(0.01, eps=0.1)],
+                         ids=["sgd", "adam"])
+@pytest.mark.parametrize("engine", ["sequential", "batched"])
+def test_statistics_of_one_node_are_those_of_training_with_torch(engine: str, optimizer: Any) -> None:
+    """Step by step as gradients, all at once as an update; the statistics know no learning rate."""
+    data = replace(images(), augment=())
+    ours, module, steps = learner(normalised(), data, engine, buffers=True), normalised(), 6
+    apart = Apart(optimizer, ours.parameters)
+    theta = start = ours.model.theta.clone()
+    state = apart.init(theta)
+    theirs = (torch.optim.SGD(module.parameters(), 0.05, 0.9, weight_decay=0.01)
+              if isinstance(optimizer, SGD) else torch.optim.Adam(module.parameters(), 0.005, eps=0.1))
+    for step in range(1, steps + 1):
+        rows, _ = ours.gradients(theta, NODES[2:3], batch=step)
+        theta, state = apart.step(theta, rows[0], state, lr_scale=0.5)
+        index = ours.batches.indices(2, step)
+        theirs.zero_grad()
+        functional.cross_entropy(module(data.train_x[index]), data.train_y[index]).backward()
+        theirs.step()
+    expected = torch.cat([FlatModel(module, "mse").theta, statistics(module)])
+    torch.testing.assert_close(theta, expected, rtol=1e-3, atol=1e-4)
+    (update,), _ = ours.updates(start, NODES[2:3], 1, steps, apart, lr_scale=0.5)
+    torch.testing.assert_close(start + update, expected, rtol=1e-3, atol=1e-4)
+    scores = ours.evaluate(theta)
+    with torch.no_grad():
+        loss = functional.cross_entropy(module.eval()(data.test_x), data.test_y)
+    assert scores["loss"] == pytest.approx(loss.item(), rel=1e-3)
+
+
+def test_a_variance_below_zero_is_none() -> None:
+    ours = learner(normalised(), images(), buffers=True)
+    theta = ours.model.theta.clone()
+    theta[-8:] = -1.0  # the last layer's variances
+    scores = ours.evaluate(theta)
+    assert np.isfinite(scores["loss"]) and theta[-1] == -1.0
+    theta[-8:] = 0.0
+    assert ours.evaluate(theta) == scores
+
+
+# -- precision -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["sequential", "batched"])
+def test_bfloat16_computes_less_exactly_and_keeps_float32(engine: str) -> None:
+    exact, rough = (learner(dense(), engine=engine, precision=precision)
+                    for precision in (torch.float32, torch.bfloat16))
+    theta = points(exact.size, 1)[0]
+    (rows, losses), (rows_too, losses_too) = (one.gradients(theta, NODES, batch=3) for one in (exact, rough))
+    assert rows_too.dtype == torch.float32 and not torch.equal(rows, rows_too)
+    assert (rows - rows_too).norm() < 0.05 * rows.norm()  # each product rounds by up to 2^-9
+    np.testing.assert_allclose(losses_too, losses, rtol=0.01)
+    (update,), _ = rough.updates(theta, NODES[:1], 1, 20, SGD(0.001), 1.0)
+    assert update.bfloat16().float().ne(update).any()  # steps too small for bfloat16 are not lost
+    assert exact.evaluate(theta) == rough.evaluate(theta)
+
+
+def test_bfloat16_is_a_function_of_the_node_too() -> None:
+    ours = learner(convolutional(), images(), buffers=True, precision=torch.bfloat16)
+    theta = points(ours.size, 1)[0].abs_()
+    block, _ = ours.gradients(theta, NODES, batch=2)
+    alone, _ = ours.gradients(theta, NODES[3:4], batch=2)
+    assert torch.equal(alone[0], block[3])
 
 
 # -- updates -------------------------------------------------------------------------------
@@ -290,6 +409,25 @@ def test_scores_are_those_of_the_definition() -> None:
     assert scores["top_1"] == pytest.approx(100 * (logits.argmax(1) == DATA.test_y).float().mean().item())
     assert scores["top_5"] == 100.0  # of four classes
     assert scores["loss"] == pytest.approx(functional.cross_entropy(logits, DATA.test_y).item(), rel=1e-5)
+
+
+def test_a_validation_set_is_apart_from_all_else() -> None:
+    data = hold_out(DATA, 0.2, seed=1)
+    assert (len(data.train_y), len(data.validation_y), len(data.test_y)) == (126, 31, 60)
+    both = torch.cat([data.train_x, data.validation_x])
+    whole, parts = (Counter(map(tuple, x.tolist())) for x in (DATA.train_x, both))
+    assert whole == parts and torch.equal(data.test_x, DATA.test_x)
+    assert torch.equal(hold_out(DATA, 0.2, 1).validation_x, data.validation_x)
+    assert not torch.equal(hold_out(DATA, 0.2, 2).validation_x, data.validation_x)
+    ours, plain = learner(dense(), data), learner(dense())
+    theta = points(ours.size, 1)[0]
+    scores, expected = ours.evaluate(theta), plain.evaluate(theta)
+    as_test = replace(DATA, test_x=data.validation_x, test_y=data.validation_y)
+    held_out = learner(dense(), as_test).evaluate(theta)
+    assert scores == expected | {f"validation_{name}": value for name, value in held_out.items()}
+    for fraction in (0.001, 0.999):
+        with pytest.raises(SpecError, match="which empties a set"):
+            hold_out(DATA, fraction, 1)
 
 
 def test_evaluation_is_a_function_of_theta_and_leaves_training_alone() -> None:

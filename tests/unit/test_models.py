@@ -71,6 +71,17 @@ def test_convolutional_models_take_other_images_and_refuse_the_rest(function) ->
         function((4,), 3)
 
 
+def test_batch_norm_is_before_each_relu() -> None:
+    dense, convolutional = mlp(MNIST, 10, hidden=[7, 5], norm="batch"), convnet(MNIST, 10, norm="batch")
+    assert [type(layer).__name__ for layer in dense][1:4] == ["Linear", "BatchNorm1d", "ReLU"]
+    assert sum(isinstance(layer, nn.BatchNorm1d) for layer in dense) == 2
+    assert count(convolutional) == 21_840 + 2 * (10 + 20)
+    assert convolutional(torch.randn(3, *MNIST)).shape == (3, 10)
+    for function in (mlp, convnet):
+        with pytest.raises(SpecError, match="model.norm: 'layer'"):
+            function(MNIST, 10, norm="layer")
+
+
 def test_mlp_hidden_and_dropout() -> None:
     assert count(mlp((4,), 3, hidden=[10])) == 4 * 10 + 10 + 10 * 3 + 3
     assert count(mlp((4,), 3, hidden=[])) == 15

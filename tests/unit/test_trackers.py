@@ -31,7 +31,8 @@ def record(folder: Path, names: list[str], steps: range) -> None:
                 pass
             odd = {"clients": [1, 2], "odd": float("nan")}
             recorder.step(step, clock=0.5 * step, loss=1.0 / step, bytes_in=7, **odd)
-        recorder.evaluation(steps[-1], 2.0, top_1=50.0, top_5=90.0, loss=0.25, digest="ff")
+        recorder.evaluation(steps[-1], 2.0, top_1=50.0, top_5=90.0, loss=0.25, digest="ff",
+                            validation_top_1=40.0)
         recorder.end(steps[-1])
 
 
@@ -92,6 +93,7 @@ def test_tensorboard_is_read_back(tmp_path: Path) -> None:
     assert [(one.step, one.value) for one in found.Scalars("train/loss")] == [
         (step, pytest.approx(1 / step)) for step in range(1, 4)]
     assert [(one.step, one.value) for one in found.Scalars("test/top_1")] == [(3, 50.0)]
+    assert [(one.step, one.value) for one in found.Scalars("validation/top_1")] == [(3, 40.0)]
     assert "config/text_summary" in found.Tags()["tensors"]
 
 

@@ -58,8 +58,9 @@ class Trackers:
         self._tell(step, named | {f"seconds/{phase}": spent for phase, spent in seconds.items()})
 
     def evaluation(self, step: int, values: Mapping[str, Any]) -> None:
-        """Scores on the test set."""
-        self._tell(step, {f"test/{key}": value for key, value in values.items()})
+        """Scores on the test set, and on the validation set."""
+        self._tell(step, {f"test/{key}".replace("test/validation_", "validation/"): value
+                          for key, value in values.items()})
 
     def close(self, failed: bool) -> None:
         """Close them all, and wait for none for long; closing twice is fine."""

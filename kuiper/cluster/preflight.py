@@ -1,0 +1,114 @@
+"""What a job needs of this machine, looked at before anything of it is made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kuiper.cluster.paths import absolute
+from kuiper.config.schema import InvalidSpec, Problem, shown
+from kuiper.errors import ConflictError, SpecError
+from kuiper.places import data_folder, in_full
+
+if TYPE_CHECKING:
+    from kuiper.cluster.spec import Spec
+
+HERE = ("localhost", "127.0.0.1")
+ROOM, ROOM_A_PROCESS = 1 << 20, 1 << 16
+"""Bytes without which a run is not begun: what a start writes, and then some steps."""
+REMEDY = "free space there, or choose a log_path that this user may write to"
+
+
+def preflight(spec: Spec, config: Mapping[str, Any]) -> None:
+    """Look for a folder that can be written to, and for the dataset's files.
+
+    Args:
+        config: what the spec resolved to.
+
+    Raises:
+        InvalidSpec: log_path cannot be used, or the dataset is not there.
+    """
+    problems = [*_log_path(spec, len(config["processes"])), *_dataset(spec, config)]
+    if problems:
+        raise InvalidSpec(problems)
+
+
+def check_ports(config: Mapping[str, Any]) -> None:
+    """Whether every process of this machine that listens would find a port of its own.
+
+    Raises:
+        ConflictError: `ports` has too few free ones.
+    """
+    conf, processes = config["conf"], config["processes"]
+    if conf["ports"] is None or len(processes) == 1:
+        return
+    listen = processes if conf["algorithm"]["_peers_"] else processes[:1]
+    needed = sum(process["host"] in HERE for process in listen)
+    first, _, last = conf["ports"].partition("-")
+    free = 0
+    for port in range(int(first), int(last) + 1):
+        free += _is_free(port)
+        if free >= needed:
+            return
+    raise ConflictError(
+        f"job_conf.ports is {conf['ports']}, and {free} of them can be bound on this machine, "
+        f"where {needed} are needed",
+        "end what listens there, or give another range; without `ports` any free one is taken",
+    )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:  # taken, or below 1024 and not for this user
+            return False
+    return True
+
+
+def unusable(folder: Path, processes: int) -> str:
+    """Why a run cannot be kept in a folder, which need not be there yet; '' when it can.
+
+    Args:
+        processes: of the run; each needs room for its keys, its log and its last words.
+    """
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not os.path.isdir(folder):
+        return f"{folder} is not a folder"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"{folder} cannot be written to: it is read-only, or not this user's"
+    free, least = shutil.disk_usage(folder).free, ROOM + processes * ROOM_A_PROCESS
+    return f"{folder} has {free >> 10} kB free, less than {least >> 10}" if free < least else ""
+
+
+def _log_path(spec: Spec, processes: int) -> Iterator[Problem]:
+    wrong = unusable(absolute(spec.log_path) / spec.job_name, processes)
+    if wrong:
+        yield Problem(spec.where("log_path"), "log_path", f"is {spec.log_path!r}, and {wrong}", REMEDY)
+
+
+def _dataset(spec: Spec, config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Only when all who would read it run here."""
+    dataset = config["conf"]["dataset"]
+    if dataset.get("download") or any(process["host"] not in HERE for process in config["processes"]):
+        return
+    for parameter, paths in dataset.get("_files_", {}).items():
+        given, where = dataset[parameter], spec.where("job_conf", "dataset")
+        try:
+            folder = data_folder(given) if parameter == "root" else in_full(parameter, given)
+        except SpecError as error:
+            yield Problem(where, "", error.message, error.remedy)
+            continue
+        if not any(os.path.exists(folder / path) for path in paths):
+            looked = " or ".join(str(folder / path) for path in paths)
+            remedy = f"write `dataset: {{{dataset['_name_']}: {{{parameter}: ...}}}}`"
+            remedy += ", or export KUIPER_DATA=..." * (given is None)
+            remedy += ", or write `download: true`" * ("download" in dataset)
+            wrong = f"is {shown(given)}, and there is no {looked}"
+            yield Problem(where, f"job_conf.dataset.{parameter}", wrong, remedy)

@@ -1,0 +1,35 @@
+"""Where the files of datasets are: the submitter looks whether they are there, processes read them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kuiper.errors import SpecError
+
+DEFAULT_ROOT = "~/.cache/kuiper/data"
+
+
+def data_folder(root: str | None) -> Path:
+    """The `root` of a dataset; null takes $KUIPER_DATA, and without it `~/.cache/kuiper/data`.
+
+    Raises:
+        SpecError: it is relative.
+    """
+    # An empty variable means unset, as it does for every XDG folder.
+    return in_full("root", root if root is not None else os.environ.get("KUIPER_DATA") or DEFAULT_ROOT)
+
+
+def in_full(parameter: str, path: str) -> Path:
+    """A path that is absolute, or begins with `~`: processes run in folders of their own.
+
+    Raises:
+        SpecError: it is relative.
+    """
+    full = Path(os.path.expanduser(path))
+    if not full.is_absolute():
+        raise SpecError(
+            f"dataset.{parameter}: {path!r} is relative, and processes run in folders of their own",
+            f"write it in full: {full.absolute()}",
+        )
+    return full
