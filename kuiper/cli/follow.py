@@ -7,7 +7,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kuiper.cli.show import evaluation_text, note, number
-from kuiper.cluster.host import connect
 from kuiper.cluster.states import JobStatus, parse_events
 from kuiper.cluster.store import Job, observe
 from kuiper.errors import HostError
@@ -118,8 +117,7 @@ def view(quiet: bool) -> View:
 
 def follow(job: Job, shown: View) -> JobStatus:
     """Show a job until it has ended; returns what it ended as. KeyboardInterrupt passes through."""
-    path = job.paths.process(job.processes[0].name).metrics
-    host = connect(job.processes[0].host)
+    path, host = job.at(job.processes[0]).metrics, job.host(job.processes[0])
     offset, rest, looked = 0, b"", 0.0
     ended_at: float | None = None
     status: JobStatus | None = None

@@ -7,6 +7,7 @@ It travels to a host as it is and needs nobody's connection once started:
     agent.py look FOLDER...                  print what is known of those processes, as JSON
     agent.py stop RUN_ID GRACE FOLDER...     stop them and whatever else of the run is alive on this host
     agent.py renew RUN_ID FOLDER...          make them ready to be started again, once they have ended
+    agent.py digest FOLDER...                print size and SHA-256 of what they have on record, as JSON
 
 agent.json: run_id, process, argv, env, cwd, setup_commands, duration (seconds or null), grace (seconds),
 retry (restarts of a process that failed), final_codes (exit codes that make a restart pointless), secrets
@@ -35,6 +36,7 @@ import time
 RUN_MARKER, PROCESS_MARKER, ATTEMPT = "KUIPER_RUN", "KUIPER_PROCESS", "KUIPER_ATTEMPT"
 ROOM_FOR = "exit.json", "error.json"
 STATE_FILES = "exit.json", "stop", "error.json", "proc.json", "heartbeat", "endpoint.json", "agent.lock"
+PRIVATE = "secrets.json", "agent.lock", "agent.json", "stop"
 TICK, QUEUE_TICK, HEARTBEAT, RETRY_PAUSE = 0.25, 0.5, 2.0, 1.0
 LEFTOVER_GRACE = 2.0
 RESERVED, RESERVED_BYTES = "%s.reserved", 4096
@@ -570,6 +572,24 @@ def renew(run_id, folders):
     return 1 if left else 0
 
 
+def digest(folders):
+    """{folder: {file: [bytes, sha256]}} of logs and results; no keys, no secrets, no checkpoints."""
+    import hashlib
+
+    report = {}
+    for folder in folders:
+        report[folder] = {}
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            path = os.path.join(folder, name)
+            if name.startswith(".") or name in PRIVATE or not os.path.isfile(path):
+                continue
+            with open(path, "rb") as file:
+                data = file.read()
+            report[folder][name] = [len(data), hashlib.sha256(data).hexdigest()]
+    print(json.dumps(report))
+    return 0
+
+
 def main(arguments):
     try:
         if arguments[:1] == ["start"] and len(arguments) == 2:
@@ -580,6 +600,8 @@ def main(arguments):
             return look(arguments[1:])
         if arguments[:1] == ["stop"] and len(arguments) > 2:
             return stop(arguments[1], float(arguments[2]), arguments[3:])
+        if arguments[:1] == ["digest"]:
+            return digest(arguments[1:])
         if arguments[:1] == ["renew"] and len(arguments) > 1:
             return renew(arguments[1], arguments[2:])
     except OSError as error:

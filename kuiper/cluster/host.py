@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePath
 from typing import Protocol
 
+from kuiper.cluster import agent
 from kuiper.cluster.files import make_folder, write_bytes
 from kuiper.errors import HostError
 
@@ -23,16 +25,37 @@ class Result:
     err: str
 
 
+@dataclass(frozen=True)
+class Address:
+    """How a host is reached.
+
+    Attributes:
+        host: name or address, as the spec has it.
+        python: the interpreter there.
+        base: kuiper's folder there, absolute; "" before it is known.
+        user, port, key: of ssh; None leaves it to ~/.ssh/config, and then to ssh's defaults.
+    """
+
+    host: str
+    python: str = sys.executable
+    base: str = ""
+    user: str | None = None
+    port: int | None = None
+    key: str | None = None
+
+
 class Host(Protocol):
     """What the control plane needs of a machine.
 
     Attributes:
         name: as the spec has it.
         python: the interpreter that runs the agent and the processes there.
+        agent: path of agent.py there.
     """
 
     name: str
     python: str
+    agent: str
 
     def run(self, argv: Sequence[str], timeout: float) -> Result:
         """Run a command, no shell in between, and wait for it.
@@ -41,17 +64,17 @@ class Host(Protocol):
             HostError: it cannot be run, or takes longer than `timeout` seconds (it is then ended).
         """
 
-    def put(self, data: bytes | Path, path: Path, mode: int = 0o644) -> None:
+    def put(self, data: bytes | Path, path: PurePath, mode: int = 0o644) -> None:
         """Atomically write a file of `data`, or of the contents of the file `data`; makes its folder."""
 
-    def get(self, path: Path, offset: int = 0) -> bytes:
+    def get(self, path: PurePath, offset: int = 0) -> bytes:
         """A file from byte `offset` on; b'' where there is nothing.
 
         Raises:
             HostError: there is no such file, or it may not be read.
         """
 
-    def exists(self, path: Path) -> bool:
+    def exists(self, path: PurePath) -> bool:
         """Whether there is such a file or folder."""
 
 
@@ -61,6 +84,7 @@ class LocalHost:
     def __init__(self, name: str = "localhost") -> None:
         self.name = name
         self.python = sys.executable
+        self.agent = agent.__file__
 
     def run(self, argv: Sequence[str], timeout: float) -> Result:
         try:
@@ -75,11 +99,11 @@ class LocalHost:
         out, err = (data.decode(errors="replace") for data in (done.stdout, done.stderr))
         return Result(done.returncode, out, err)
 
-    def put(self, data: bytes | Path, path: Path, mode: int = 0o644) -> None:
-        make_folder(path.parent)
-        write_bytes(path, data.read_bytes() if isinstance(data, Path) else data, mode)
+    def put(self, data: bytes | Path, path: PurePath, mode: int = 0o644) -> None:
+        make_folder(Path(path).parent)
+        write_bytes(Path(path), data.read_bytes() if isinstance(data, Path) else data, mode)
 
-    def get(self, path: Path, offset: int = 0) -> bytes:
+    def get(self, path: PurePath, offset: int = 0) -> bytes:
         try:
             with open(path, "rb") as file:
                 file.seek(offset)
@@ -88,16 +112,18 @@ class LocalHost:
             remedy = "check that it is there and may be read"
             raise HostError(f"{self.name}: cannot read {path}: {error.strerror}", remedy) from error
 
-    def exists(self, path: Path) -> bool:
+    def exists(self, path: PurePath) -> bool:
         return os.path.exists(path)
 
 
-def connect(name: str) -> Host:
-    """The host of that name.
+LOCAL = "localhost"
 
-    Raises:
-        HostError: it is not this machine.
-    """
-    if name not in ("localhost", "127.0.0.1"):
-        raise HostError(f"host {name!r} cannot be reached: only localhost can", "use localhost in the spec")
-    return LocalHost(name)
+
+@cache
+def connect(address: Address) -> Host:
+    """The host at that address: one object, and so one connection, for all who ask."""
+    if address.host == LOCAL:
+        return LocalHost()
+    from kuiper.cluster.ssh import SshHost  # Fabric: only those who leave this machine pay for it
+
+    return SshHost(address)

@@ -10,20 +10,22 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kuiper.cluster import store
 from kuiper.cluster.files import make_folder, write_bytes
-from kuiper.cluster.host import connect
+from kuiper.cluster.host import LOCAL, connect
 from kuiper.cluster.identity import myself
 from kuiper.cluster.paths import RunPaths, absolute, check_job_name
 from kuiper.cluster.plan import Process, plan
 from kuiper.cluster.preflight import check_ports, preflight
-from kuiper.cluster.snapshot import Code, local_code
+from kuiper.cluster.site import Ground, Site, prepare
+from kuiper.cluster.snapshot import Code
 from kuiper.cluster.start import START_TIMEOUT, all_or_none, in_parallel, names_locked, start_all
 from kuiper.cluster.store import Job
-from kuiper.errors import ConflictError, JobFailed, KuiperError, SpecError
+from kuiper.errors import ConflictError, HostError, JobFailed, KuiperError, SpecError
 
 if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
@@ -73,16 +75,18 @@ def launch(
     series = spec.job_name if len(names) > 1 else ""
     values = secret_values(spec.secrets)
     configs = [configure(one, run_id) for one, run_id in zip(specs, new_run_ids(len(specs)), strict=True)]
-    jobs: list[Job] = []
-    with _staged_or_removed() as made:
+    for name in names:
+        refuse_second(name)  # before hosts are bothered; again below, where nobody can come between
+    grounds = prepare(spec, (process.host for process in plan(specs[0], configs[0])), say)
+    with _staged_or_removed() as jobs:
         with names_locked(names):
             for name in names:
                 refuse_second(name)
             check_ports(configs[0])
             for one, config in zip(specs, configs, strict=True):
-                jobs.append(_create(one, config, series, made))
+                _create(one, config, grounds, series, jobs)
         for one, config, job in zip(specs, configs, jobs, strict=True):
-            _stage(one, job, config, values, argv)
+            _stage(one, job, config, grounds, values, argv)
     with all_or_none(jobs, say):
         for config, job in zip(configs, jobs, strict=True):
             start_all(job, config, say)
@@ -120,20 +124,25 @@ def refuse_second(name: str) -> None:
 
 
 @contextmanager
-def _staged_or_removed() -> Iterator[list[Path]]:
-    """Run directories that the block makes, and puts into this list, go again if it fails: nothing has run."""
-    made: list[Path] = []
+def _staged_or_removed() -> Iterator[list[Job]]:
+    """Jobs that the block makes, and puts into this list, vanish again if it fails: nothing has run."""
+    made: list[Job] = []
     try:
         yield made
     except BaseException:
-        for run_dir in made:
-            shutil.rmtree(run_dir, ignore_errors=True)
+        for job in made:
+            for site in job.sites:
+                if site.address.host != LOCAL:
+                    with suppress(HostError):
+                        connect(site.address).run(["rm", "-rf", "--", site.run_dir], START_TIMEOUT)
+            shutil.rmtree(job.run_dir, ignore_errors=True)
             with suppress(OSError):
-                run_dir.parent.rmdir()  # unless other runs of that name are there
+                job.run_dir.parent.rmdir()  # unless other runs of that name are there
         raise
 
 
-def _create(spec: Spec, config: Mapping[str, Any], series: str, made: list[Path]) -> Job:
+def _create(spec: Spec, config: Mapping[str, Any], grounds: Mapping[str, Ground], series: str,
+            made: list[Job]) -> None:
     """Make the run directory of a job, which comes after those that are made, and the ledger in it.
 
     Raises:
@@ -151,36 +160,44 @@ def _create(spec: Spec, config: Mapping[str, Any], series: str, made: list[Path]
     except OSError as error:
         message = f"cannot make the run directory {paths.folder}: {error.strerror}"
         raise KuiperError(message, "choose a log_path that this user may write to") from error
-    after = [str(run_dir) for run_dir in made]
-    made.append(paths.folder)
     processes = [store.Process(process.name, process.host) for process in plan(spec, config)]
+    sites = [ground.site(paths.folder, spec.job_name, run_id) for ground in grounds.values()]
     job = Job(
         paths.folder, spec.job_name, run_id, config["job"]["mode"], time.time(), spec.limits.grace, processes,
-        series, after, submitter=myself(),
+        sites, series, [str(each.run_dir) for each in made], submitter=myself(),
     )  # fmt: skip
+    made.append(job)
     job.save()
-    return job
 
 
-def _stage(spec: Spec, job: Job, config: Mapping[str, Any], values: Mapping[str, str], argv: Argv) -> None:
+def _stage(spec: Spec, job: Job, config: Mapping[str, Any], grounds: Mapping[str, Ground],
+           values: Mapping[str, str], argv: Argv) -> None:
     """Write the run directory, and every process's folder on its host."""
     from kuiper.config.compose import dump
 
     paths = job.paths
     write_bytes(paths.spec, spec.path.read_bytes())
     write_bytes(paths.config, dump(dict(config)).encode())
-    code = local_code()
     certificates = issue_certificates(job, config, spec.limits.duration, spec.limits.grace)
 
+    def settle(site: Site) -> None:
+        code = grounds[site.address.host].code
+        there = {**config, "job": {**config["job"], "spec_folder": str(code.folder / "spec")}}
+        connect(site.address).put(dump(there).encode(), RunPaths(Path(site.run_dir)).config)
+
     def stage(process: Process) -> None:
-        host, own = connect(process.host), paths.process(process.name)
+        ground, host, own = grounds[process.host], job.host(process), job.at(process)
         for name, data in certificates.get(process.name, {}).items():
             host.put(data, own.tls / name, mode=0o600)
         if values:
             host.put(json.dumps(values).encode(), own.secrets, mode=0o600)
-        order = _agent_order(spec, job, config, process, code, argv(process, paths.folder))
+        if process.host != LOCAL:
+            process = replace(process, python=ground.address.python)
+        words = argv(process, own.folder.parent)
+        order = _agent_order(spec, job, config, process, ground.code, words)
         host.put(json.dumps(order, indent=2).encode(), own.agent)
 
+    in_parallel(settle, [site for site in job.sites if site.address.host != LOCAL])
     in_parallel(stage, plan(spec, config))
 
 

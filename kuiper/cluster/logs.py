@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from kuiper.cluster.host import connect
-from kuiper.cluster.store import Job
+from kuiper.cluster.store import Job, Process
 from kuiper.errors import HostError
 
 _FAILURE = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt|Lost|Failed)\b|Traceback \(most recent call")
@@ -60,11 +59,14 @@ class Reader:
     """
 
     job: Job
-    process: str
-    host: str
+    source: Process
     offset: int = 0
     last_time: float = 0.0
     rest: bytes = field(default=b"", repr=False)
+
+    @property
+    def process(self) -> str:
+        return self.source.name
 
     def read(self, whole: bool = False) -> list[Line]:
         """The lines since the last call.
@@ -72,8 +74,7 @@ class Reader:
         Args:
             whole: also an unfinished last line; for a process that has ended.
         """
-        path = self.job.paths.process(self.process).log
-        host = connect(self.host)
+        host, path = self.job.host(self.source), self.job.at(self.source).log
         try:
             data = host.get(path, self.offset)
             if not data and self.offset and not host.get(path, self.offset - 1):  # the agent rotated it
@@ -104,7 +105,7 @@ class Reader:
 def readers(job: Job, rank: int | None = None) -> list[Reader]:
     """One per process, or the one of a rank (IndexError when there is none)."""
     chosen = job.processes if rank is None else [job.processes[rank]]
-    return [Reader(job, process.name, process.host) for process in chosen]
+    return [Reader(job, process) for process in chosen]
 
 
 def merged(sources: list[Reader], whole: bool = False) -> Iterator[Line]:

@@ -102,3 +102,8 @@ def state_folder() -> Path:
     """Where this user's registry and locks are: $XDG_STATE_HOME/kuiper or ~/.local/state/kuiper."""
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "kuiper"
+
+
+def known_hosts() -> Path:
+    """The host keys that `trust` accepted, beside those of ~/.ssh/known_hosts."""
+    return state_folder() / "known_hosts"

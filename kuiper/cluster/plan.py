@@ -43,7 +43,7 @@ def place(spec: Spec, num_workers: int, simulate: bool) -> list[Process]:
     """
     if simulate:
         return [Process(0, "ps", "localhost", "cpu", [], sys.executable)]
-    processes = [Process(0, "ps", spec.ps_ip[0], "cpu", [], sys.executable)]
+    processes = [Process(0, "ps", spec.ps_ip[0].host, "cpu", [], sys.executable)]
     seats = [
         (worker.host, f"cuda:{worker.gpus[index]}" if worker.gpus else "cpu", worker.python or sys.executable)
         for worker in spec.worker_ips

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from kuiper.cluster import agent, store
+from kuiper.cluster import store
 from kuiper.cluster.host import connect
 from kuiper.cluster.identity import myself
 from kuiper.cluster.launch import issue_certificates, refuse_second, secret_values
@@ -88,7 +88,7 @@ def _stage(
     certificates = issue_certificates(job, config, first["duration"], first["grace"])
 
     def stage(process: store.Process) -> None:
-        host, own, order = connect(process.host), job.paths.process(process.name), orders[process.name]
+        host, own, order = job.host(process), job.at(process), orders[process.name]
         for name, data in certificates.get(process.name, {}).items():
             host.put(data, own.tls / name, mode=0o600)
         if secrets:
@@ -101,7 +101,7 @@ def _stage(
 
 def _order(job: Job, process: store.Process) -> dict[str, Any]:
     """What agent.json says."""
-    order: dict[str, Any] = json.loads(connect(process.host).get(job.paths.process(process.name).agent))
+    order: dict[str, Any] = json.loads(job.host(process).get(job.at(process).agent))
     return order
 
 
@@ -111,8 +111,9 @@ def _renew(job: Job) -> None:
     Raises:
         ConflictError: something of the run is alive.
     """
-    for host in map(connect, job.hosts):
-        argv = [host.python, "-I", agent.__file__, "renew", job.run_id, *job.folders(host.name)]
+    for site in job.sites:
+        host = connect(site.address)
+        argv = [host.python, "-I", host.agent, "renew", job.run_id, *job.folders(site)]
         result = host.run(argv, START_TIMEOUT)
         if result.code:
             said = (result.out or result.err).strip()

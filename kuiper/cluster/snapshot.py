@@ -1,12 +1,35 @@
-"""The code that a job runs."""
+"""The code that a job runs: in place on this machine, a content-addressed copy on every other one."""
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import io
+import subprocess
 import sysconfig
+import tarfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import kuiper
+from kuiper.cluster.host import Host
+from kuiper.errors import HostError, SpecError
+
+MOST_BYTES = 50 << 20
+"""Of the files beside a spec: more is a data set that lies there, not code."""
+UNPACK_TIMEOUT = 60.0
+UNPACK = """
+import os, shutil, sys, tarfile, tempfile
+archive, folder = sys.argv[1:]
+made = tempfile.mkdtemp(prefix=".", dir=os.path.dirname(folder))
+with tarfile.open(archive) as tar:
+    tar.extractall(made)
+try:
+    os.rename(made, folder)
+except OSError:  # another submit was faster
+    shutil.rmtree(made)
+os.unlink(archive)
+"""
 
 
 @dataclass(frozen=True)
@@ -28,3 +51,75 @@ def local_code() -> Code:
     if folder in (Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")):
         return Code(Path.cwd(), None)
     return Code(folder, folder)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The package, and what lies beside the spec, as one archive.
+
+    Attributes:
+        digest: of names and contents; the same code has the same one wherever it was packed.
+    """
+
+    digest: str
+    archive: bytes
+
+    def install(self, host: Host, folder: PurePosixPath) -> bool:
+        """Unpack it on a host, unless it is there; whether it was sent.
+
+        Raises:
+            HostError: it cannot be written there.
+        """
+        if host.exists(folder / "kuiper" / "run.py"):
+            return False
+        archive = folder.with_name(f"{folder.name}.tar.gz")
+        host.put(self.archive, archive)
+        done = host.run([host.python, "-I", "-c", UNPACK, str(archive), str(folder)], UNPACK_TIMEOUT)
+        if done.code:
+            raise HostError(f"{host.name}: cannot unpack the code in {folder}: {done.err.strip()[-500:]}",
+                            "check exp_path, its space and the interpreter there")
+        return True
+
+
+def pack(beside: Path | None) -> Snapshot:
+    """Of the package that is running and, below spec/, of a spec's folder.
+
+    Args:
+        beside: the spec's folder when it has modules of the user's own; tracked or not by git, but not
+            ignored.
+
+    Raises:
+        SpecError: the folder holds more than code.
+    """
+    package = Path(kuiper.__file__).resolve().parent
+    files = {f"kuiper/{path.relative_to(package).as_posix()}": path for path in package.rglob("*")
+             if path.suffix in (".py", ".yaml") and path.is_file()}
+    if beside is not None:
+        own = sorted(_not_ignored(beside))
+        size = sum(path.stat().st_size for path in own)
+        if size > MOST_BYTES:
+            raise SpecError(f"the spec's folder {beside} has {size >> 20} MiB to send along, at most "
+                            f"{MOST_BYTES >> 20} are", "let git ignore what is no code, or move the spec to a folder "
+                                                      "of its own with the modules that `allow` names")
+        files |= {f"spec/{path.relative_to(beside).as_posix()}": path for path in own}
+    digest, packed = hashlib.sha256(), io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
+        for name in sorted(files):
+            data = files[name].read_bytes()
+            digest.update(f"{name}\0{len(data)}\0".encode() + data)
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o644
+            tar.addfile(entry, io.BytesIO(data))
+    return Snapshot(digest.hexdigest()[:20], packed.getvalue())
+
+
+def _not_ignored(folder: Path) -> list[Path]:
+    """Files below a folder that git would not ignore; outside a repository, those that are not hidden."""
+    listed = subprocess.run(["git", "-C", str(folder), "ls-files", "-coz", "--exclude-standard", "--", "."],
+                            capture_output=True, check=False)
+    if listed.returncode == 0:
+        paths = [folder / name.decode(errors="surrogateescape") for name in listed.stdout.split(b"\0") if name]
+    else:
+        paths = [path for path in folder.rglob("*")
+                 if not any(part.startswith((".", "__pycache__")) for part in path.relative_to(folder).parts)]
+    return [path for path in paths if path.is_file()]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kuiper.cluster.host import LOCAL, Address
 from kuiper.cluster.plan import Process, place
 from kuiper.config import schema, source
 from kuiper.config.schema import InvalidSpec, Key, Problem
@@ -20,7 +21,7 @@ _COUNTS = re.compile(r"\s*(\d{1,6}|\[\s*\d{1,6}\s*(,\s*\d{1,6}\s*)*\])\s*")
 
 @dataclass(frozen=True)
 class Worker:
-    """One entry of worker_ips: processes on one host.
+    """One entry of worker_ips or ps_ip: processes on one host.
 
     Attributes:
         gpus: one device index per process; empty: all on the CPU.
@@ -52,7 +53,7 @@ class Spec:
 
     path: Path
     job_name: str = ""
-    ps_ip: list[str] = field(default_factory=list)
+    ps_ip: list[Worker] = field(default_factory=list)
     worker_ips: list[Worker] = field(default_factory=list)
     exp_path: str = ""
     log_path: str = ""
@@ -80,6 +81,15 @@ class Spec:
             replace(self, job_name=name, job_conf={**self.job_conf, "seed": seed})
             for name, seed in zip(names, seeds, strict=True)
         ]
+
+    def address(self, host: str, **known: str) -> Address:
+        """How a host of this spec is reached; `known` is what was found out about it."""
+        entries = [entry for entry in (*self.ps_ip, *self.worker_ips) if entry.host == host]
+        said = {name: value for name in ("port", "python")
+                for value in [next((getattr(entry, name) for entry in entries if getattr(entry, name)), None)] if value}
+        key = self.auth.get("ssh_private_key")
+        login = {"user": self.auth.get("ssh_user"), "key": os.path.expanduser(key) if key else None}
+        return Address(host, **{**login, **said, **known})
 
     def processes(self, num_workers: int, simulate: bool) -> list[Process]:
         """Its processes by rank, when nodes 0..num_workers-1 are shared out among them."""
@@ -206,7 +216,7 @@ class _Reader:
         return result
 
     def spec(self, path: Path, simulate: bool) -> Spec:
-        if isinstance(self.document.data.get("ps_ip"), str):
+        if isinstance(self.document.data.get("ps_ip"), (str, dict)):
             self.document.data["ps_ip"] = [self.document.data["ps_ip"]]
         top = self.table((), schema.SPEC, self.document.data)
         self.seeds(top["job_name"] or "", top["job_conf"] or {})
@@ -216,13 +226,14 @@ class _Reader:
         failure = top["on_failure"]
         if failure == "stop_all":
             failure = {"tolerate": 0}
-        workers = [self.worker(index, entry) for index, entry in enumerate(top["worker_ips"])]
+        servers = [self.worker("ps_ip", index, entry) for index, entry in enumerate(top["ps_ip"])]
+        workers = [self.worker("worker_ips", index, entry) for index, entry in enumerate(top["worker_ips"])]
         spec = Spec(
             path=path.absolute(),
             job_name=top["job_name"] or "",
-            ps_ip=top["ps_ip"],
+            ps_ip=[server for server in servers if server],
             worker_ips=[worker for worker in workers if worker],
-            exp_path=os.path.expanduser(top["exp_path"]),
+            exp_path=top["exp_path"],
             log_path=os.path.expanduser(top["log_path"]),
             auth={name: value for name, value in auth.items() if value is not None},
             setup_commands=top["setup_commands"],
@@ -235,7 +246,7 @@ class _Reader:
             document=self.document,
         )
         if not simulate:
-            self.hosts(spec, workers)
+            self.hosts(spec)
         return spec
 
     def seeds(self, job_name: str, job_conf: dict[str, Any]) -> None:
@@ -258,7 +269,7 @@ class _Reader:
             self.problem(("job_name",), f"is too long for {longest!r}, the name of a job of one seed",
                          f"shorten it by {len(longest) - 100} characters")
 
-    def hosts(self, spec: Spec, workers: list[Worker | None]) -> None:
+    def hosts(self, spec: Spec) -> None:
         """What a job on hosts needs and a simulation does not."""
         for key, example in (("ps_ip", "localhost"), ("worker_ips", "[localhost:2]")):
             if not self.document.data.get(key):
@@ -266,16 +277,26 @@ class _Reader:
         if len(spec.ps_ip) > 1:
             message = f"names {len(spec.ps_ip)} servers, and this version runs one"
             self.problem(("ps_ip",), message, "name one")
-        named = [(("ps_ip",), host) for host in spec.ps_ip]
-        named += [(("worker_ips", index), worker.host) for index, worker in enumerate(workers) if worker]
-        for path, host in named:
-            if host != "localhost":
-                self.problem(path, f"names the host {host!r}; clusters over ssh are not in this version",
-                             "use localhost, or run the same file with --simulate")
+        if len(spec.ps_ip) == 1 and (spec.ps_ip[0].processes != 1 or spec.ps_ip[0].gpus):
+            self.problem(("ps_ip",), "must name one process", "write its host alone, or {host: ..., port: ...}")
+        entries = [*spec.ps_ip, *spec.worker_ips]
+        for name in ("port", "python"):
+            for host in dict.fromkeys(entry.host for entry in entries):
+                said = {getattr(entry, name) for entry in entries if entry.host == host} - {None}
+                if len(said) > 1:
+                    each = " and ".join(sorted(map(str, said)))
+                    self.problem(("worker_ips",), f"gives the host {host} two values of {name}: {each}",
+                                 "write it once, or alike")
+        if len(spec.each()) > 1 and any(entry.host != LOCAL for entry in entries):
+            self.problem(("job_conf", "seed"), "lists several seeds, which only localhost can run in turn in this version",
+                         "submit them one by one: -o seed=1, -o seed=2, ..., each with its own job_name")
+        if spec.ps_ip and spec.ps_ip[0].host == LOCAL and any(entry.host != LOCAL for entry in entries):
+            self.problem(("ps_ip",), "is localhost, where workers on other hosts cannot reach it",
+                         "give the address of this machine that they see, or put the server on another host")
 
-    def worker(self, index: int, entry: Any) -> Worker | None:
+    def worker(self, key: str, index: int, entry: Any) -> Worker | None:
         """`host`, `host:n`, `host:[a,b]` (a processes on GPU 0, b on GPU 1), or a mapping."""
-        at, given = ("worker_ips", index), entry
+        at, given = (key, index), entry
         if isinstance(entry, str):
             host, colon, count = entry.partition(":")
             entry = {"host": host}

@@ -6,12 +6,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from kuiper.cluster import agent, store
+from kuiper.cluster import store
 from kuiper.cluster.files import locked
 from kuiper.cluster.host import Host, connect
-from kuiper.cluster.paths import ProcessPaths, state_folder
+from kuiper.cluster.paths import ProcessPaths, RunPaths, state_folder
+from kuiper.cluster.site import AT_ONCE
 from kuiper.cluster.states import JobStatus, State
 from kuiper.cluster.stop import stop
 from kuiper.cluster.store import Job
@@ -55,15 +57,17 @@ def start_all(job: Job, config: Mapping[str, Any], say: Callable[[str], None]) -
     server, workers = job.processes[0], job.processes[1:]
 
     def begin(process: store.Process) -> None:
-        start_agent(connect(process.host), job.paths.process(process.name))
+        start_agent(job.host(process), job.at(process))
 
     begin(server)
     queued = bool(job.after) and store.observe([job], detailed=True)[0].state is State.QUEUED
     if workers and not queued:  # when a queued job gets its turn, its workers look for the address themselves
         say(f"{server.name} started on {server.host}, waiting for its address")
         endpoint = _await_endpoint(job, server, float(config["conf"]["join_timeout"]))
-        for name in set(job.hosts) - {server.host}:
-            connect(name).put(endpoint, job.paths.process(server.name).endpoint)
+        for site in job.sites:
+            if site.address.host != server.host:
+                there = RunPaths(Path(site.run_dir)).process(server.name)
+                connect(site.address).put(endpoint, there.endpoint)
         say(f"starting {len(workers)} worker processes")
     in_parallel(begin, workers)
     status = _await_heartbeats(job)
@@ -76,7 +80,7 @@ def start_agent(host: Host, process: ProcessPaths) -> None:
     Raises:
         HostError: it ended at once; says what it said.
     """
-    result = host.run([host.python, "-I", agent.__file__, "start", str(process.folder)], START_TIMEOUT)
+    result = host.run([host.python, "-I", host.agent, "start", str(process.folder)], START_TIMEOUT)
     if result.code:
         said = (result.err or result.out).strip()
         message = f"{host.name}: the agent of {process.folder.name} did not start: {said}"
@@ -85,7 +89,7 @@ def start_agent(host: Host, process: ProcessPaths) -> None:
 
 def _await_endpoint(job: Job, server: store.Process, timeout: float) -> bytes:
     """What rank 0 wrote about where it listens."""
-    host, path = connect(server.host), job.paths.process(server.name).endpoint
+    host, path = job.host(server), job.at(server).endpoint
     for status in _looks(job, timeout):
         if host.exists(path):
             return host.get(path)
@@ -147,6 +151,6 @@ def _roll_back(job: Job, error: BaseException, say: Callable[[str], None]) -> No
 
 def in_parallel(work: Callable[[Any], None], processes: Sequence[Any]) -> None:
     """Raises the first failure, after all have been tried."""
-    with ThreadPoolExecutor(store.AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         for done in [pool.submit(work, process) for process in processes]:
             done.result()

@@ -43,6 +43,7 @@ class ProcessStatus:
         heartbeat_age: seconds since the last heartbeat, None before the first and after the end.
         step, rate, loss: of the last step on record; rate in steps a second over the last ones on record.
         started, ended: of the process, in unix seconds; None before the end.
+        reached: whether its host could be asked; if not, `state` is the last that was seen.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ProcessStatus:
     evaluation: dict[str, Any] | None = None
     started: float | None = None
     ended: float | None = None
+    reached: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ class JobStatus:
     def alive(self) -> bool:
         """Whether any of its processes or agents lives."""
         return any(process.alive for process in self.processes)
+
+    @property
+    def reached(self) -> bool:
+        """Whether every host could be asked."""
+        return all(process.reached for process in self.processes)
 
 
 def process_status(name: str, host: str, facts: Mapping[str, Any], boot_id: str, now: float) -> ProcessStatus:

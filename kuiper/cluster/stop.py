@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from kuiper.cluster import agent
-from kuiper.cluster.host import Host, connect
+from kuiper.cluster.host import connect
+from kuiper.cluster.site import AT_ONCE, Site
 from kuiper.cluster.states import JobStatus
-from kuiper.cluster.store import AT_ONCE, Job, observe
+from kuiper.cluster.store import Job, observe
 from kuiper.errors import HostError, PartlyDone
 
 MARGIN = 30.0
@@ -26,9 +26,8 @@ def stop(job: Job, grace: float | None = None) -> JobStatus:
     Raises:
         PartlyDone: a host could not be reached, or something there survived KILL; the rest is stopped.
     """
-    hosts = [connect(name) for name in job.hosts]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        failures = [failure for failure in pool.map(partial(_stop_on, job, grace), hosts) if failure]
+        failures = [failure for failure in pool.map(partial(_stop_on, job, grace), job.sites) if failure]
     if failures:
         remedy = f"stop {job.run_id} again when that is mended: it is safe to repeat"
         raise PartlyDone("; ".join(failures), remedy)
@@ -52,12 +51,12 @@ def stop_all(jobs: Sequence[Job], grace: float | None = None) -> list[JobStatus]
     return observe(jobs, detailed=True)
 
 
-def _stop_on(job: Job, grace: float | None, host: Host) -> str:
+def _stop_on(job: Job, grace: float | None, site: Site) -> str:
     """Stop what the job has on one host; '' or what could not be done."""
-    wait = job.grace if grace is None else grace
-    argv = [host.python, "-I", agent.__file__, "stop", job.run_id, f"{wait:g}", *job.folders(host.name)]
+    host, wait = connect(site.address), job.grace if grace is None else grace
+    words = ["stop", job.run_id, f"{wait:g}", *job.folders(site)]
     try:
-        result = host.run(argv, timeout=wait + MARGIN)
+        result = host.run([host.python, "-I", host.agent, *words], timeout=wait + MARGIN)
     except HostError as error:
         return error.message
     if result.code == 0:

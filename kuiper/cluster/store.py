@@ -13,15 +13,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kuiper.cluster import agent
 from kuiper.cluster.files import locked, read_json, write_json
-from kuiper.cluster.host import Host, connect
+from kuiper.cluster.host import Address, Host, connect
 from kuiper.cluster.identity import Identity, is_alive
-from kuiper.cluster.paths import RunPaths, absolute, state_folder
-from kuiper.cluster.states import JobStatus, State, job_status, process_status
+from kuiper.cluster.paths import ProcessPaths, RunPaths, absolute, state_folder
+from kuiper.cluster.site import AT_ONCE, Site
+from kuiper.cluster.states import JobStatus, ProcessStatus, State, job_status, process_status
 from kuiper.errors import HostError, KuiperError, UnknownJob
 
-AT_ONCE = 32
 LOOK_TIMEOUT = 20.0
 
 
@@ -42,10 +41,12 @@ class Job:
         mode: cluster or simulate.
         created: unix seconds.
         grace: seconds between TERM and KILL.
+        sites: its place on each host.
         series: the name that the jobs of one submit share, one job per seed; "" for a job by itself.
         after: the run directories of those of them that come first; this one waits until they have ended.
         submitter: the process that submitted it, while it has not finished doing so.
         failure: why the submit gave up, if it did.
+        seen: the last state of each process that was observed.
         final: {state, reason, evaluation}, once it is known and can change no more.
     """
 
@@ -56,25 +57,33 @@ class Job:
     created: float
     grace: float
     processes: list[Process] = field(default_factory=list)
+    sites: list[Site] = field(default_factory=list)
     series: str = ""
     after: list[str] = field(default_factory=list)
     submitter: Identity | None = None
     failure: str | None = None
+    seen: dict[str, str] = field(default_factory=dict)
     final: dict[str, Any] | None = None
 
     @property
     def paths(self) -> RunPaths:
         return RunPaths(self.run_dir)
 
-    def folders(self, host: str) -> list[str]:
-        """Of this job's processes on one host."""
-        here = (process for process in self.processes if process.host == host)
-        return [str(self.paths.process(process.name).folder) for process in here]
+    def site(self, process: Process) -> Site:
+        """Where that process runs."""
+        return next(site for site in self.sites if site.address.host == process.host)
 
-    @property
-    def hosts(self) -> list[str]:
-        """Names, each once, in the order of the ranks."""
-        return list(dict.fromkeys(process.host for process in self.processes))
+    def host(self, process: Process) -> Host:
+        """The host of that process."""
+        return connect(self.site(process).address)
+
+    def at(self, process: Process) -> ProcessPaths:
+        """That process's folder on its host."""
+        return RunPaths(Path(self.site(process).run_dir)).process(process.name)
+
+    def folders(self, site: Site) -> list[str]:
+        """Of this job's processes on one host."""
+        return [str(self.at(process).folder) for process in self.processes if process.host == site.address.host]
 
     @property
     def first(self) -> str:
@@ -93,7 +102,8 @@ def load(run_dir: Path) -> Job | None:
         return None
     try:
         processes = [Process(**process) for process in value.pop("processes")]
-        return Job(**{**value, "run_dir": run_dir, "processes": processes})
+        sites = [Site(Address(**site["address"]), site["run_dir"]) for site in value.pop("sites")]
+        return Job(**{**value, "run_dir": run_dir, "processes": processes, "sites": sites})
     except (KeyError, TypeError):
         return None
 
@@ -147,40 +157,50 @@ def observe(seen: Sequence[Job], detailed: bool = False) -> list[JobStatus]:
         detailed: also look at the processes of jobs whose final state is known.
     """
     looked_at = [job for job in seen if detailed or job.final is None]
-    hosts = list(dict.fromkeys(host for job in looked_at for host in job.hosts))
-    with ThreadPoolExecutor(min(AT_ONCE, len(hosts) or 1)) as pool:
-        folders = ([folder for job in looked_at for folder in job.folders(host)] for host in hosts)
-        reports = dict(zip(hosts, pool.map(look, map(connect, hosts), folders), strict=True))
+    folders: dict[Address, list[str]] = {}
+    for job in looked_at:
+        for site in job.sites:
+            folders.setdefault(site.address, []).extend(job.folders(site))
+    with ThreadPoolExecutor(min(AT_ONCE, len(folders) or 1)) as pool:
+        reports = dict(zip(folders, pool.map(look, map(connect, folders), folders.values()), strict=True))
     return [_reconciled(job, reports if job in looked_at else None) for job in seen]
 
 
-def look(host: Host, folders: Sequence[str]) -> dict[str, Any]:
-    """What `agent.py look` reports of these folders of a host.
-
-    Raises:
-        HostError: it cannot be run there.
-    """
-    result = host.run([host.python, "-I", agent.__file__, "look", *folders], LOOK_TIMEOUT)
+def look(host: Host, folders: Sequence[str]) -> dict[str, Any] | str:
+    """What `agent.py look` reports of these folders of a host, or why it cannot be asked."""
+    try:
+        result = host.run([host.python, "-I", host.agent, "look", *folders], LOOK_TIMEOUT)
+    except HostError as error:
+        return error.message
     if result.code:
-        raise HostError(f"{host.name}: the agent cannot look: {result.err.strip()}", "check its interpreter")
+        return f"{host.name}: the agent cannot look: {result.err.strip()}"
     report: dict[str, Any] = json.loads(result.out)
     return report
 
 
-def _reconciled(job: Job, reports: dict[str, dict[str, Any]] | None) -> JobStatus:
+def _reconciled(job: Job, reports: dict[Address, dict[str, Any] | str] | None) -> JobStatus:
     """The job's state from these reports by host; a final one is kept, and one that is now final is saved."""
     processes = []
     for process in job.processes if reports is not None else ():
-        report = reports[process.host]
-        facts = report["folders"][str(job.paths.process(process.name).folder)]
+        report = reports[job.site(process).address]
+        if isinstance(report, str):
+            last = State(job.seen.get(process.name, State.PLANNED))
+            processes.append(ProcessStatus(process.name, process.host, last, report, reached=False))
+            continue
+        facts = report["folders"][str(job.at(process).folder)]
         processes.append(process_status(process.name, process.host, facts, report["boot_id"], report["time"]))
+    seen = {process.name: process.state.value for process in processes}
+    if reports is not None and seen != job.seen:
+        job.seen = seen
+        with suppress(KuiperError):  # a full disk
+            job.save()
     if job.final is not None:
         return JobStatus(
             State(job.final["state"]), job.final["reason"], tuple(processes), job.final.get("evaluation")
         )
     submitting = is_alive(job.submitter)
     status = job_status(processes, submitting, job.failure)
-    if status.state.final and not status.alive and not submitting:
+    if status.state.final and status.reached and not status.alive and not submitting:
         job.final = {"state": status.state.value, "reason": status.reason, "evaluation": status.evaluation}
         with suppress(KuiperError):  # a full disk: it is looked at again next time
             job.save()

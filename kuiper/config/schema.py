@@ -93,8 +93,7 @@ PATH, A_PATH = r"[^\x00-\x1f\x7f]+", "text without control characters"
 
 SPEC: dict[str, Key] = {
     "job_name": JOB_NAME,
-    "ps_ip": Key("list", "host of the server (of the observer, in a peer-to-peer job)", default=[],
-                 items="text", pattern=HOST, shape="host names or addresses"),
+    "ps_ip": Key("list", "host of the server (of the observer, in a peer-to-peer job), or a mapping", default=[]),
     "worker_ips": Key("list", "hosts of the workers: host:n, host:[a,b] or a mapping", default=[]),
     "exp_path": Key("text", "where the code snapshot goes on every host", default="~/kuiper",
                     pattern=PATH, shape=A_PATH),

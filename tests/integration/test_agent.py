@@ -278,6 +278,7 @@ def test_stop_before_the_start(case: Case) -> None:
     (case.folder / "agent.json").write_text("{}")
     assert case.stop().returncode == 0
     assert case.start(sh("echo never")) == "already ended"
+    until(lambda: not agent.marked(KUIPER_RUN=RUN_ID))
     assert not (case.folder / "log").exists() or case.log == ""
 
 

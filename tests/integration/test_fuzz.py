@@ -144,6 +144,7 @@ def judge(frames: int, watch: Callable[[], None] = lambda: None) -> None:
     assert min(ends.values()) > frames / 1000
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("frames", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_no_frame_changes_an_honest_bit(frames: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)

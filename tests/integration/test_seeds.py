@@ -91,7 +91,7 @@ def series(folder: Path, does: str, seeds: list[int] | int, spoil: str = "") -> 
 
     def configure(one: Spec, run_id: str) -> dict[str, Any]:
         return {"job": {"mode": "simulate", "run_id": run_id}, "processes": [{"name": "ps", "nodes": []}],
-                "conf": {"num_workers": 1, "threads": 1, "seed": one.job_conf["seed"]}}
+                "conf": {"num_workers": 1, "ports": None, "threads": 1, "seed": one.job_conf["seed"]}}
 
     def argv(process: Process, run_dir: Path) -> list[str]:
         if run_dir.parent.name == spoil:

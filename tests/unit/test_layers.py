@@ -54,6 +54,7 @@ LAYERS: dict[str, str] = {
 # Single modules that may import a single other one, inside a function only, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cluster.launch", "link.credentials"): "certificates are made on the submitter; without torch",
+    ("cli.collect", "record.perf"): "what was brought is read back, and refused if it holds more than plain data",
     ("cli.plot", "analysis"): "`plot` draws, and only who draws imports matplotlib",
 }
 
@@ -132,8 +133,9 @@ def _loaded(*imports: str) -> set[str]:
 
 def test_the_control_plane_runs_without_torch() -> None:
     control = [f"kuiper.{name}" for name in MODULES
-               if name.startswith(("cluster.", "cli.")) and not name.endswith("__main__")]
+               if name.startswith(("cluster.", "cli.")) and not name.endswith("__main__")
+               and name not in ("cluster.ssh", "cluster.trust")]  # for jobs that leave this machine
     assert len(control) > 20
     heavy = {"torch", "torchvision", "sklearn", "matplotlib", "numpy"}
-    assert not _loaded(*control) & {*heavy, "hydra", "cryptography"}  # status and stop answer at once
+    assert not _loaded(*control) & {*heavy, "hydra", "cryptography", "fabric"}  # status and stop answer at once
     assert not _loaded("kuiper.config.compose", "kuiper.config.tree", "kuiper.link.credentials") & heavy

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from kuiper.cluster.plan import plan
+from kuiper.cluster.host import Address
 from kuiper.cluster.spec import Limits, Worker, load
 from kuiper.config.schema import InvalidSpec
 from kuiper.errors import UsageError
@@ -46,7 +47,7 @@ def complaints(spec, **how):
 
 def test_defaults(spec):
     loaded = spec()
-    assert loaded.job_name == "mnist-krum" and loaded.mode == "cluster" and loaded.ps_ip == ["localhost"]
+    assert loaded.job_name == "mnist-krum" and loaded.mode == "cluster" and loaded.ps_ip == [Worker("localhost")]
     assert loaded.worker_ips == [Worker("localhost", 2)]
     assert loaded.limits == Limits(None, 30.0) and loaded.on_failure == {"tolerate": None, "retry": 0}
     assert loaded.log_path == "logs" and loaded.path.is_absolute()
@@ -68,7 +69,7 @@ mode: cluster
 """)
     assert loaded.auth == {"ssh_user": "ann", "ssh_private_key": "~/.ssh/id"}
     assert loaded.limits == Limits(7200.0, 0.5) and loaded.on_failure == {"tolerate": 2, "retry": 3}
-    assert loaded.allow == ["mine.", "other."] and "~" not in loaded.exp_path
+    assert loaded.allow == ["mine.", "other."] and loaded.exp_path == "~/kuiper"  # the host's home
     assert spec(extra="on_failure: stop_all\n").on_failure == {"tolerate": 0, "retry": 0}
 
 
@@ -188,7 +189,7 @@ def test_bad_lines(spec, line, key, says):
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ("10.0.0.3:2", "clusters over ssh are not in this version"), ("localhost:0", "from 1 to 4096"),
+        ("10.0.0.3:2", "on other hosts cannot reach it"), ("localhost:0", "from 1 to 4096"),
         ("localhost:two", "must count processes"), ("'localhost:[1,'", "must count processes"),
         ("localhost:", "must count processes"), ("3", "must name a host"),
         ("'-oProxyCommand=x:1'", "host name"),
@@ -199,16 +200,28 @@ def test_bad_lines(spec, line, key, says):
 def test_bad_workers(spec, entry, says):
     problems = complaints(spec, replace=("localhost:2", entry))
     assert says in "\n".join(str(problem) for problem in problems)
-    assert all(problem.where.endswith(":3") for problem in problems)
+    assert all(problem.where.endswith((":2", ":3")) for problem in problems)
 
 
-def test_hosts_are_needed_and_local(spec):
+def test_how_hosts_are_reached(spec):
+    loaded = spec(replace=(
+        "ps_ip: localhost\nworker_ips: [localhost:2]\n",
+        "ps_ip: {host: node1, port: 2222}\nworker_ips: ['node1:2', {host: node2, python: /opt/python}]\n"
+        "auth: {ssh_user: ann, ssh_private_key: /keys/id}\n"))
+    common = {"user": "ann", "key": "/keys/id"}
+    assert loaded.address("node1") == Address("node1", port=2222, **common)
+    assert loaded.address("node2", base="/b") == Address("node2", "/opt/python", "/b", **common)
+
+
+def test_hosts_are_needed_and_agree(spec):
     [problem] = complaints(spec, replace=("ps_ip: localhost\n", ""))
     assert problem.key == "ps_ip" and "is missing" in problem.message
     [problem] = complaints(spec, replace=("ps_ip: localhost", "ps_ip: [localhost, localhost]"))
     assert "2 servers" in problem.message
-    [problem] = complaints(spec, replace=("ps_ip: localhost", "ps_ip: node7"))
-    assert "'node7'" in problem.message and problem.where.endswith(":2")
+    [problem] = complaints(spec, replace=("ps_ip: localhost", "ps_ip: localhost:2"))
+    assert "one process" in problem.message and problem.where.endswith(":2")
+    [problem] = complaints(spec, replace=("localhost:2", "{host: localhost, port: 1}, {host: localhost, port: 2}"))
+    assert "two values of port: 1 and 2" in problem.message
 
 
 def test_all_problems_at_once_in_the_order_of_lines(spec):

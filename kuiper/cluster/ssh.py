@@ -1,0 +1,234 @@
+"""A host reached over ssh. Strict host keys, no pty, no environment, every argument quoted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import secrets
+import shlex
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import paramiko
+from fabric import Config, Connection
+from invoke.exceptions import CommandTimedOut
+
+from kuiper.cluster import agent
+from kuiper.cluster.host import Address, Result
+from kuiper.cluster.paths import known_hosts
+from kuiper.errors import HostError
+
+if TYPE_CHECKING:
+    from paramiko.sftp_client import SFTPClient
+
+CONNECT_TIMEOUT = 10.0
+TRIES = 3
+KEEPALIVE = 15
+SESSIONS = 5
+"""At once over one connection. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says is raised as well
+
+
+class Reopening(Connection):
+    """A connection that was lost since its last use is opened again, once, before anything is asked of it."""
+
+    def create_session(self) -> paramiko.Channel:
+        return self.again(super().create_session)
+
+    def open_sftp(self) -> SFTPClient:
+        return self.again(self.client.open_sftp)
+
+    def again(self, begin: Callable[[], Any]) -> Any:
+        try:
+            return begin()
+        except paramiko.ChannelException:
+            raise
+        except (paramiko.SSHException, EOFError, OSError):
+            self.close()
+            self.open()
+            return begin()
+
+
+class SshHost:
+    """See `Host`. The connection is opened by the first use, and again when it was lost.
+
+    Args:
+        address: where it is and who logs in; ~/.ssh/config has its say as for ssh itself.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.name = address.host
+        self.python = address.python
+        self._address = address
+        self._lock = threading.Lock()
+        self._sessions = threading.Semaphore(SESSIONS)
+        self._connection: Reopening | None = None
+
+    @cached_property
+    def agent(self) -> str:
+        """This version's agent, brought there when it is not: runs of older versions are looked after as well."""
+        source = Path(agent.__file__).read_bytes()
+        path = PurePosixPath(self._address.base, "agents", f"{hashlib.sha256(source).hexdigest()[:20]}.py")
+        if not self.exists(path):
+            self.put(source, path)
+        return str(path)
+
+    def run(self, argv: Sequence[str], timeout: float) -> Result:
+        # `timeout` on the host: when ours is over, a remote process would live on
+        words = ["timeout", "-k", "5", f"{timeout:g}", *argv]
+        with self._session() as connection:
+            try:
+                done = connection.run(shlex.join(words), hide=True, warn=True, in_stream=False, pty=False,
+                                      timeout=timeout + CONNECT_TIMEOUT, encoding="utf-8")
+            except CommandTimedOut:
+                raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again") from None
+        if done.exited == 124:
+            raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again")
+        if done.exited == 127:
+            raise HostError(f"{self.name}: cannot run {argv[0]}: {done.stderr.strip()}", "is it installed there?")
+        return Result(done.exited, done.stdout, done.stderr)
+
+    def put(self, data: bytes | Path, path: PurePosixPath, mode: int = 0o644) -> None:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        with self._files(f"cannot write {path}") as sftp:
+            make_folders(sftp, path.parent)
+            with contextlib.closing(sftp.open(str(temporary), "wx")) as file:
+                file.chmod(mode)  # before there is anything to read
+                file.set_pipelined(True)
+                if isinstance(data, bytes):
+                    file.write(data)
+                else:
+                    with open(data, "rb") as source:
+                        while chunk := source.read(1 << 20):
+                            file.write(chunk)
+            sftp.posix_rename(str(temporary), str(path))
+
+    def get(self, path: PurePosixPath, offset: int = 0) -> bytes:
+        with self._files(f"cannot read {path}") as sftp, contextlib.closing(sftp.open(str(path), "rb")) as file:
+            size = file.stat().st_size or 0
+            if size <= offset:
+                return b""
+            if offset == 0:
+                file.prefetch(size)
+            file.seek(offset)
+            return file.read()
+
+    def exists(self, path: PurePosixPath) -> bool:
+        with self._files(f"cannot look at {path}") as sftp:
+            try:
+                sftp.stat(str(path))
+            except FileNotFoundError:
+                return False
+        return True
+
+    def close(self) -> None:
+        """End the connection, if there is one."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[Reopening]:
+        """A turn on the connection; what ssh itself has to complain about becomes a HostError."""
+        with self._sessions:
+            connection = self._connected()
+            try:
+                yield connection
+            except paramiko.ssh_exception.NoValidConnectionsError as error:  # it was lost, and cannot be opened again
+                raise self._explained(error)[0] from error
+            except (paramiko.SSHException, EOFError, ConnectionError, socket.timeout) as error:
+                raise HostError(f"{self.name}: the connection was lost: {error or type(error).__name__}",
+                                "try again: what was started there goes on without it") from error
+
+    @contextlib.contextmanager
+    def _files(self, failure: str) -> Iterator[SFTPClient]:
+        with self._session() as connection:
+            sftp = connection.open_sftp()
+            try:
+                yield sftp
+            except OSError as error:
+                if isinstance(error, (ConnectionError, socket.timeout)):
+                    raise
+                said = error.strerror or str(error)
+                raise HostError(f"{self.name}: {failure}: {said}", "check the place, its space and who may "
+                                                                   "write there") from error
+            finally:
+                sftp.close()
+
+    def _connected(self) -> Reopening:
+        with self._lock:
+            if self._connection is not None and self._connection.is_connected:
+                return self._connection
+            for left in reversed(range(TRIES)):
+                connection = self._made()
+                try:
+                    connection.open()
+                    break
+                except (OSError, EOFError, paramiko.SSHException) as error:
+                    connection.close()
+                    problem, lasting = self._explained(error)
+                    if lasting or not left:
+                        raise problem from error
+            connection.transport.set_keepalive(KEEPALIVE)
+            self._connection = connection
+            return connection
+
+    def _made(self) -> Reopening:
+        address = self._address
+        login = {"key_filename": [address.key]} if address.key else {}
+        connection = Reopening(
+            address.host, user=address.user, port=address.port, config=Config(),
+            connect_timeout=CONNECT_TIMEOUT,
+            connect_kwargs={**login, "banner_timeout": CONNECT_TIMEOUT, "auth_timeout": CONNECT_TIMEOUT})
+        # Fabric's own policy lets any unknown host in
+        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        connection.client.load_system_host_keys()
+        if known_hosts().exists():
+            connection.client.load_host_keys(str(known_hosts()))
+        return connection
+
+    def _explained(self, error: Exception) -> tuple[HostError, bool]:
+        """What it means to the user, and whether trying again is pointless."""
+        where = f"{self.name}: " if not self._address.port else f"{self.name} port {self._address.port}: "
+        if isinstance(error, paramiko.BadHostKeyException):
+            return HostError(f"{where}its host key has changed: {fingerprint(error.key)} instead of "
+                             f"{fingerprint(error.expected_key)}",
+                             "find out why; if it is right, remove the old key from known_hosts and use `trust`"), True
+        if isinstance(error, paramiko.AuthenticationException):
+            who = self._address.user or "this user"
+            return HostError(f"{where}it does not let {who} in: {error}",
+                             "check auth.ssh_user and auth.ssh_private_key, or load the key into ssh-agent"), True
+        if isinstance(error, paramiko.SSHException) and "not found in known_hosts" in str(error):
+            return HostError(f"{where}its host key is not known", "compare and accept it: `trust conf.yml`"), True
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        return HostError(f"{where}it cannot be reached: {said}", "is it up, and does its sshd listen there?"), False
+
+
+def resolved(address: Address) -> tuple[str, int]:
+    """Name and port that ssh connects to, ~/.ssh/config heard."""
+    connection = Connection(address.host, port=address.port)
+    return connection.host, connection.port
+
+
+def make_folders(sftp: SFTPClient, folder: PurePosixPath) -> None:
+    """As `mkdir -p`."""
+    try:
+        if stat.S_ISDIR(sftp.stat(str(folder)).st_mode or 0):
+            return
+        raise NotADirectoryError(20, "a file is in the way", str(folder))
+    except FileNotFoundError:
+        make_folders(sftp, folder.parent)
+        with contextlib.suppress(OSError):  # somebody else made it meanwhile; if not, the next step says so
+            sftp.mkdir(str(folder))
+
+
+def fingerprint(key: paramiko.PKey) -> str:
+    """As ssh-keygen -l shows it: type and SHA256."""
+    return f"{key.get_name()} {key.fingerprint}"

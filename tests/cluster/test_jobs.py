@@ -1,0 +1,221 @@
+"""Jobs over ssh, as a user runs them: `manager.py` in a process of its own, real training, real faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kuiper.cluster import agent
+from tests.cluster.lab import Lab, LabHost
+from tests.integration.jobs import ROOT, events, follow, manager, trajectory, write_spec
+from tests.integration.test_faults import wait_for
+from tests.integration.test_parity import COMMON, FAMILIES
+
+pytestmark = pytest.mark.cluster
+LONG = {"dataset": "digits", "model": "softmax", "algorithm": "parameter_server", "aggregator": "median",
+        "num_workers": 6, "f": 2, "steps": 1_000_000, "eval_interval": 1000, "batch_size": 8}
+
+
+def spec(lab: Lab, folder: Path, name: str, job_conf: dict[str, Any], **more: Any) -> Path:
+    path = folder / f"{name}.yml"
+    path.write_text(yaml.safe_dump(lab.spec(name, log_path=str(folder / "logs"), job_conf=job_conf, **more)))
+    return path
+
+
+def submit(path: Path, *arguments: str) -> dict[str, Any]:
+    done = manager("submit", str(path), "--json", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def status(name: str) -> dict[str, Any]:
+    return json.loads(manager("status", name, "--json").stdout)
+
+
+def step(name: str) -> int:
+    return status(name)["processes"][0]["step"] or 0
+
+
+def goes_on(name: str) -> None:
+    before = step(name)
+    wait_for(lambda: step(name) > before + 10)
+
+
+def there(host: LabHost, job: dict[str, Any], process: str) -> Path:
+    """A process's folder on its host."""
+    return Path(host.home, "kuiper", "runs", job["job_name"], job["run_id"], process)
+
+
+def nothing_left(job: dict[str, Any]) -> None:
+    assert not agent.marked(KUIPER_RUN=job["run_id"])
+
+
+@pytest.mark.parametrize("family", ["parameter_server", "elastic_gossip", "fedavg"])
+def test_hosts_change_no_bit(family: str, lab: Lab, tmp_path: Path) -> None:
+    conf = {**COMMON, **FAMILIES[family]}
+    simulated = follow(write_spec(tmp_path, "simulated", conf, 0), "--simulate")
+    over = submit(spec(lab, tmp_path, "over", conf))
+    assert manager("wait", "over").returncode == 0
+    collected = manager("collect", "over")
+    assert collected.returncode == 0, collected.stderr
+    assert trajectory(over["run_dir"]) == trajectory(simulated["run_dir"])
+    assert manager("plot", "over", "-o", str(tmp_path / "plot.png")).returncode == 0
+    assert "environment.json" in os.listdir(over["run_dir"])
+    again = json.loads(manager("collect", "over", "--json").stdout)
+    assert sum(one["bytes"] for one in again) == 0
+
+
+def test_the_job_needs_its_submitter_no_more(lab: Lab, tmp_path: Path) -> None:
+    path = spec(lab, tmp_path, "alone", LONG)
+    follower = subprocess.Popen([sys.executable, str(ROOT / "manager.py"), "submit", str(path), "--follow", "-q"],
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: manager("status", "alone").returncode == 0 and status("alone")["state"] == "RUNNING")
+    follower.send_signal(signal.SIGKILL)
+    follower.wait()
+    for host in lab.hosts:
+        host.drop_connections()
+    goes_on("alone")
+    seen = status("alone")
+    assert {process["state"] for process in seen["processes"]} == {"RUNNING"}
+    assert [process["host"] for process in seen["processes"]] == [host.address for host in lab.hosts]
+    logs = manager("logs", "alone")
+    assert {line.split()[0] for line in logs.stdout.splitlines()} == {"ps", "worker_1", "worker_2", "worker_3"}
+    stopped = manager("stop", "alone")
+    assert stopped.returncode == 0 and "no process of it is left" in stopped.stdout
+    nothing_left(seen)
+    collected = manager("collect", "alone")
+    assert collected.returncode == 0 and events(seen["run_dir"], "step")
+
+
+def test_a_host_that_cannot_be_reached_is_named_and_stopped_later(lab: Lab, tmp_path: Path) -> None:
+    job = submit(spec(lab, tmp_path, "down", LONG))
+    wait_for(lambda: step("down") > 5)
+    lab.hosts[2].stop()
+    goes_on("down")
+    seen = status("down")
+    worker = seen["processes"][2]
+    assert seen["state"] == "RUNNING" and not worker["reached"] and worker["state"] == "RUNNING"
+    assert "cannot be reached" in worker["reason"]
+    stopped = manager("stop", "down")
+    assert stopped.returncode == 104 and f"{lab.hosts[2].address} port" in stopped.stderr
+    partly = manager("collect", "down")
+    assert partly.returncode == 104 and lab.hosts[2].address in partly.stderr
+    assert (Path(job["run_dir"]) / "ps" / "metrics.jsonl").exists()
+    lab.hosts[2].start()
+    assert manager("stop", "down").returncode == 0
+    assert manager("collect", "down").returncode == 0
+    nothing_left(job)
+
+
+def test_a_dead_server_is_resumed(lab: Lab, tmp_path: Path) -> None:
+    conf = {**COMMON, **FAMILIES["fedavg"], "checkpoint_interval": 2, "rounds": 600, "eval_interval": 200}
+    whole = follow(write_spec(tmp_path, "whole", conf, 0), "--simulate")["run_dir"]
+    path = spec(lab, tmp_path, "server", conf, setup_commands=["sleep 0.1"])
+    job = submit(path)
+    wait_for(lambda: step("server") > 4)
+    os.kill(json.loads((there(lab.hosts[0], job, "ps") / "proc.json").read_text())["pid"], signal.SIGKILL)
+    assert manager("wait", "server").returncode == 100
+    wait_for(lambda: not agent.marked(KUIPER_RUN=job["run_id"]))
+    resumed = manager("resume", "server")
+    assert resumed.returncode == 0, resumed.stderr
+    assert manager("wait", "server").returncode == 0 and manager("collect", "server").returncode == 0
+    assert len(events(job["run_dir"], "resumed")) == 1
+    assert trajectory(job["run_dir"]) == trajectory(whole)
+
+
+def test_a_rebooted_host(lab: Lab, tmp_path: Path) -> None:
+    """Its processes are gone and its boot id is another: nothing is signalled there, and it is LOST."""
+    job = submit(spec(lab, tmp_path, "reboot", {**LONG, "f": 0, "aggregator": "average"}))
+    wait_for(lambda: step("reboot") > 5)
+    folder = there(lab.hosts[1], job, "worker_1")
+    sleeper = subprocess.Popen(["sleep", "300"])  # has the pid of one of ours from before the reboot
+    for name in ("agent.lock", "proc.json"):
+        who = json.loads((folder / name).read_text())
+        agent.send(who, signal.SIGKILL)
+        (folder / name).write_text(json.dumps({**who, "pid": sleeper.pid, "boot_id": "another"}))
+    wait_for(lambda: status("reboot")["state"] == "FAILED")
+    worker = status("reboot")["processes"][1]
+    assert (worker["state"], worker["reason"]) == ("LOST", "the host was rebooted")
+    assert manager("stop", "reboot").returncode == 0
+    assert sleeper.poll() is None
+    sleeper.kill()
+    nothing_left(job)
+
+
+def test_nothing_is_started_where_one_host_is_wrong(lab: Lab, tmp_path: Path) -> None:
+    def refused(says: str, code: int = 4, **changes: Any) -> None:
+        path = spec(lab, tmp_path, "wrong", LONG, **changes)
+        done = manager("submit", str(path))
+        assert done.returncode == code and says in done.stderr, done.stderr
+        assert not (tmp_path / "logs" / "wrong").exists() and "Traceback" not in done.stderr
+
+    lab.hosts[3].stop()
+    refused(f"{lab.hosts[3].address} port {lab.hosts[3].port}: it cannot be reached")
+    lab.hosts[3].start()
+    entries = lab.spec("wrong")["worker_ips"]
+    refused("no interpreter /opt/none", worker_ips=[{**entries[0], "python": "/opt/none"}, *entries[1:]])
+    refused("does not let nobody-here in", auth={"ssh_user": "nobody-here", "ssh_private_key": str(lab.key)})
+    Path(lab.hosts[2].home, "occupied").write_text("")
+    refused(f"{lab.hosts[2].address}: ", exp_path="~/occupied")
+    refused("is localhost, where workers on other hosts cannot reach it", 3, ps_ip="localhost")
+
+
+def test_a_process_that_cannot_start_rolls_all_back(lab: Lab, tmp_path: Path) -> None:
+    path = spec(lab, tmp_path, "broken", LONG, setup_commands=["test $KUIPER_PROCESS != worker_2"])
+    done = manager("submit", str(path))
+    assert done.returncode == 100 and f"worker_2 on {lab.hosts[2].address}" in done.stderr
+    assert "setup command failed" in done.stderr
+    nothing_left(status("broken"))
+
+
+def test_what_a_setup_command_left_behind_is_swept(lab: Lab, tmp_path: Path) -> None:
+    path = spec(lab, tmp_path, "sessions", LONG, setup_commands=["setsid -f sleep 987"])
+    job = submit(path)
+    assert len([who for who in agent.marked(KUIPER_RUN=job["run_id"])]) > 8
+    assert manager("stop", "sessions", "--grace", "1").returncode == 0
+    nothing_left(job)
+
+
+def test_of_two_submits_at_once_one_wins(lab: Lab, tmp_path: Path) -> None:
+    path = spec(lab, tmp_path, "twice", LONG)
+    words = [sys.executable, str(ROOT / "manager.py"), "submit", str(path), "--json"]
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [one.communicate(timeout=100) for one in both]
+    assert sorted(one.returncode for one in both) == [0, 5], said
+    assert manager("stop", "twice").returncode == 0
+
+
+def test_code_is_sent_once(lab: Lab, tmp_path: Path) -> None:
+    def bytes_to(name: str) -> int:
+        before = sum(sent.values()) if (sent := wrote()) else 0
+        submit(spec(lab, tmp_path, name, {**LONG, "steps": 5}))
+        manager("wait", name)
+        return sum(wrote().values()) - before
+
+    def wrote() -> dict[str, int]:
+        files = [path for host in lab.hosts for path in Path(host.home, "kuiper").rglob("*") if path.is_file()]
+        return {str(path): path.stat().st_size for path in files if "code" in path.parts or "agents" in path.parts}
+
+    bytes_to("first")
+    assert bytes_to("second") == 0
+
+
+def test_secrets_stay_secret(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", "it's $(secret); \"x\"")
+    path = spec(lab, tmp_path, "secret", {**LONG, "steps": 3}, secrets=["API_KEY"],
+                setup_commands=['printf %s "$API_KEY" | sha256sum'])
+    job = submit(path, "-v")
+    manager("wait", "secret")
+    expected = subprocess.run(["sha256sum"], input=os.environ["API_KEY"], text=True, capture_output=True).stdout
+    assert expected.split()[0] in (there(lab.hosts[1], job, "worker_1") / "log").read_text()
+    homes = [path for host in lab.hosts for path in Path(host.home).rglob("*") if path.is_file()]
+    assert not any(b"$(secret)" in path.read_bytes() for path in [*homes, *Path(job["run_dir"]).rglob("*.json")])
