@@ -78,7 +78,7 @@ class Process:
         """
         conf = self.conf
         torch.set_num_threads(conf["threads"])
-        torch.autograd.set_multithreading_enabled(False)  # backward() uses one device, and need not look for others
+        torch.autograd.set_multithreading_enabled(False)  # backward() has one device, and no others to look for
         if self.rank == 0:
             self.recorder.track(conf["tracker"], self.config)
         device = "cpu" if self.plan[self.rank]["device"] == "cpu" else "cuda"  # the agent shows it one GPU

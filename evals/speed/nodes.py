@@ -47,7 +47,8 @@ def submit(algorithm: str, nodes: int, folder: Path) -> Path:
 
 def peak(run_dir: Path) -> int:
     """Bytes of memory that the process held at most once it was running, looked at until it ends."""
-    proc, most, begun = Path("/proc") / str(json.loads((run_dir / "ps/proc.json").read_text())["pid"]), 0, False
+    pid = json.loads((run_dir / "ps" / "proc.json").read_text())["pid"]
+    proc, most, begun = Path(f"/proc/{pid}"), 0, False
     while not (run_dir / "ps" / "exit.json").exists():
         with suppress(FileNotFoundError, ProcessLookupError):
             if not begun and b'"step"' in (run_dir / "ps" / "metrics.jsonl").read_bytes():
@@ -70,7 +71,8 @@ def measure(algorithm: str, nodes: int, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    keep_lines = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=keep_lines)
     parser.add_argument("--nodes", type=int, nargs="+", default=[10, 100, 1000, 10_000])
     arguments = parser.parse_args()
     load, found = os.getloadavg()[0], {}
@@ -107,7 +109,8 @@ def draw(found: dict[str, dict[str, float]], nodes: list[int]) -> None:
         left.loglog(nodes, [1e3 * cell["least"] for cell in cells], "o-", color=colour, label=algorithm)
         right.plot(nodes, [cell["memory"] / 1e6 for cell in cells], "o-", color=colour, label=algorithm)
     last = max(1e3 * found[f"{algorithm} {nodes[-1]}"]["least"] for algorithm in ALGORITHMS)
-    left.loglog([nodes[-1] / 100, nodes[-1]], [last / 60, last / 0.6], ":", color="#7c8797", label="in proportion")
+    proportional = [last / 60, last / 0.6]
+    left.loglog([nodes[-1] / 100, nodes[-1]], proportional, ":", color="#7c8797", label="in proportion")
     left.set_title("Milliseconds a step, least of many", fontsize=10)
     right.set_title("Peak memory of the process, MB", fontsize=10)
     right.set_ylim(0)

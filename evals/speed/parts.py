@@ -62,7 +62,8 @@ def parts(run_dir: Path) -> list[dict[str, float]]:
         moved = step["wait"] + step["communicate"] + step["compute"] - compute
         whole = step["time"] - server[number - 1]["time"]
         split = {"compute": compute, "communicate": moved, "aggregate": step["aggregate"]}
-        found.append(split | {"rest": whole - sum(split.values()), "whole": whole})
+        rest = max(whole - sum(split.values()), 0.0)  # they are taken at slightly different instants
+        found.append(split | {"rest": rest, "whole": whole})
     return found
 
 
@@ -73,18 +74,21 @@ def span(workers: list[dict]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    keep_lines = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=keep_lines)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--rule", default="average")
     arguments = parser.parse_args()
     load, found = os.getloadavg()[0], {}
-    print("|", " | ".join(["ms a step, median", *PARTS, "whole", "rest"]), "|\n" + "|---" * (len(PARTS) + 3) + "|")
+    print("|", " | ".join(["ms a step, median", *PARTS, "whole", "rest"]), "|")
+    print("|---" * (len(PARTS) + 3) + "|")
     with tempfile.TemporaryDirectory() as folder:
         for way in WAYS:
             steps = parts(run(way, arguments.steps, arguments.rule, Path(folder)))
             found[way] = {part: statistics.median(step[part] for step in steps) for part in (*PARTS, "whole")}
             cells = [f"{1e3 * seconds:.1f}" for seconds in found[way].values()]
-            print("|", " | ".join([way, *cells, f"{found[way]['rest'] / found[way]['whole']:.1%}"]), "|", flush=True)
+            share = f"{found[way]['rest'] / found[way]['whole']:.1%}"
+            print("|", " | ".join([way, *cells, share]), "|", flush=True)
     print(f"{arguments.rule}; load average {load:.1f} at the start")
     (HERE / "parts.json").write_text(json.dumps(found, indent=1) + "\n")
     draw(found)

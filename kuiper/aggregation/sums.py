@@ -1,4 +1,4 @@
-"""Sums whose bits depend neither on where the rows were computed nor on how many columns are summed at once."""
+"""Sums whose bits depend neither on where rows were computed nor on how many columns are summed at once."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 YEAR = 365 * 86400.0
 KEEP_MEMORY = {  # bytes; else glibc returns a step's activations, and asks for them again page by page
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+    "MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 
 Argv = Callable[[Process, Path], list[str]]
 """(process, run directory) -> what its agent starts."""

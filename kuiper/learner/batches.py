@@ -16,7 +16,7 @@ from kuiper.data import Dataset
 from kuiper.data.augment import augment
 
 _INDICES = 1 << 20  # that are drawn at once
-_VALUES = 1 << 17  # of inputs that are picked out at once: they should still be in the cache when they are used
+_VALUES = 1 << 17  # of inputs that are picked out at once: still in the cache when they are used
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

@@ -37,7 +37,8 @@ class Sequential:
         self.model = model
         self.batches = batches
 
-    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int, rows: torch.Tensor) -> np.ndarray:
+    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int,
+                  rows: torch.Tensor) -> np.ndarray:
         model, losses = self.model, []
         model.train_mode()
         for place, steps in enumerate(self._nodes(nodes, range(number, number + 1))):
@@ -129,7 +130,8 @@ class Batched:
         return {name: named[name].clone() if name in named else own.repeat(nodes, 1)
                 for name, own in self.model.statistics.items()}
 
-    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int, rows: torch.Tensor) -> np.ndarray:
+    def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int,
+                  rows: torch.Tensor) -> np.ndarray:
         losses = np.empty(len(nodes))
         self.model.train_mode()
         thetas = thetas.expand(len(nodes), -1)

@@ -1,4 +1,4 @@
-"""A model as one flat vector: parameters and gradients are views into two buffers."""
+"""A model as one flat vector: its parameters are views into one buffer."""
 
 from __future__ import annotations
 

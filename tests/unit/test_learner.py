@@ -105,7 +105,8 @@ def frozen_layer() -> nn.Module:
     (lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Tanh()), False),
     (lambda: nn.Linear(6, 4), False), (shared_layer, False), (frozen_layer, False), (nn.Sequential, False),
 ])
-def test_a_chain_of_dense_layers_has_torchs_gradients(make: Callable[[], nn.Module], written_out: bool) -> None:
+def test_a_chain_of_dense_layers_has_torchs_gradients(make: Callable[[], nn.Module],
+                                                      written_out: bool) -> None:
     module = make()
     assert (Chain.of(module) is not None) == written_out
     if not list(module.parameters()):
