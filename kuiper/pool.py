@@ -5,6 +5,7 @@ They are started before anything slow is imported, so that they load while their
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -68,6 +69,7 @@ def work(config: dict[str, Any], rank: int, memories: list[int], deal: int, pare
     device = "cpu" if config["processes"][rank]["device"] == "cpu" else "cuda"
     learner = builder.learner(builder.adversary(), device, pool.samples(parent, memories))
     learner.gradients(learner.model.theta.clone(), np.arange(1), 1)  # the first call is slow
+    gc.freeze()
     pool.serve(learner, builder.optimizer(learner), memories, deal, parent)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import time
@@ -91,6 +92,7 @@ class Process:
         if not self.resume:
             self.start(job)
         job.learner.gradients(job.theta, job.nodes[:1], batch=1)  # the first call is slow: not on the job's clock
+        gc.freeze()  # what is here stays: the collector need not look through it again and again
         role = self.simulate if self.config["job"]["mode"] == "simulate" else self.deploy
         asyncio.run(role(builder, job, adversary))
         self.recorder.end(job.steps)

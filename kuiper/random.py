@@ -54,9 +54,10 @@ def uniforms(seed: int, purpose: str, *counters: int | np.ndarray) -> np.ndarray
     return (keys(seed, purpose, *counters) >> np.uint64(11)) * 2.0**-53
 
 
-def permutation(seed: int, purpose: str, node: int, step: int, size: int) -> np.ndarray:
-    """A random order of 0..size-1, int64."""
-    return np.argsort(keys(seed, purpose, node, step, np.arange(size)), kind="stable")
+def permutation(seed: int, purpose: str, node: int | np.ndarray, step: int | np.ndarray, size: int) -> np.ndarray:
+    """A random order of 0..size-1, int64; for nodes and steps (k, 1) one each, (k, size)."""
+    # Keys of one node and step are distinct (the mixer is a bijection): there are no ties to break.
+    return np.argsort(keys(seed, purpose, node, step, np.arange(size)), axis=-1)
 
 
 def numpy_generator(seed: int, purpose: str, node: int = 0, step: int = 0) -> np.random.Generator:
@@ -66,7 +67,12 @@ def numpy_generator(seed: int, purpose: str, node: int = 0, step: int = 0) -> np
 
 def seed_torch(seed: int, purpose: str, node: int = 0, step: int = 0) -> None:
     """Key torch's global generator, for what draws from it: initial weights, dropout."""
-    key = int(keys(seed, purpose, node, step)) & 0x7FFFFFFFFFFFFFFF
+    key_torch(int(keys(seed, purpose, node, step)))
+
+
+def key_torch(key: int) -> None:
+    """Set torch's global generator to one of `keys`."""
+    key &= 0x7FFFFFFFFFFFFFFF
     torch.default_generator.manual_seed(key)  # torch.manual_seed takes 0.2 ms where CUDA is not in use
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(key)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kuiper.aggregation._blocks import mean_in_order
 from kuiper.aggregation._bounds import require
+from kuiper.aggregation.sums import ordered_mean
 
 
 def average(rows_nd: Tensor, f: int) -> Tensor:
@@ -26,4 +26,4 @@ def average(rows_nd: Tensor, f: int) -> Tensor:
     Laws: permutation (within rounding), translation, scale, orthogonal, identical rows, hull.
     """
     require("average", len(rows_nd), 0, factor=0, plus=1)
-    return mean_in_order(rows_nd)
+    return ordered_mean(rows_nd)

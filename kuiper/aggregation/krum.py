@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from kuiper.aggregation._blocks import mean_in_order
 from kuiper.aggregation._bounds import require
 from kuiper.aggregation._distances import squared_distances
 from kuiper.aggregation._finite import infinitely_far, refuse_beyond
+from kuiper.aggregation.sums import ordered_mean
 from kuiper.errors import SpecError
 
 
@@ -51,4 +51,4 @@ def multi_krum(rows_nd: Tensor, f: int, *, m: int | None = None) -> Tensor:
     scores_n = nearest_nn[:, : n - f - 2].sum(dim=1)
     refuse_beyond("multi_krum", int(scores_n.isinf().sum()), n, f)
     best = torch.sort(scores_n, stable=True).indices[:kept]
-    return mean_in_order(rows_nd, sorted(best.tolist()))
+    return ordered_mean(rows_nd, sorted(best.tolist()))

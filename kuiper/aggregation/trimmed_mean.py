@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kuiper.aggregation._blocks import mean_in_order
 from kuiper.aggregation._bounds import require
 from kuiper.aggregation._finite import infinitely_far
 from kuiper.aggregation._order import ordered
+from kuiper.aggregation.sums import ordered_mean
 
 
 def trimmed_mean(rows_nd: Tensor, f: int) -> Tensor:
@@ -33,7 +33,7 @@ def trimmed_mean(rows_nd: Tensor, f: int) -> Tensor:
     require("trimmed_mean", n, f, factor=2, plus=1)
     last = infinitely_far("trimmed_mean", rows_nd, f)
     if f == 0:
-        return mean_in_order(rows_nd)
+        return ordered_mean(rows_nd)
     result = torch.empty(d, dtype=rows_nd.dtype, device=rows_nd.device)
     for columns, kept in ordered(rows_nd, f, n - f - 1, last):
         total_w = torch.zeros_like(kept[0], dtype=torch.float64)

@@ -10,7 +10,6 @@ import torch
 
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.link import Channel, Gathered, Link
-from kuiper.link.reduce import ordered_sum
 
 
 class FedAvg(Algorithm):
@@ -83,4 +82,4 @@ class FedAvg(Algorithm):
         if not job.averages:
             return job.rule(rows, math.ceil(job.f * len(rows) / len(job.nodes)))
         weights = updates.columns["samples"] if self.weighting == "samples" else torch.ones(len(rows)).numpy()
-        return ordered_sum(rows, (weights / weights.sum()).tolist()).to(rows.dtype)
+        return job.learner.weighted_sum(rows, weights / weights.sum()).to(rows.dtype)

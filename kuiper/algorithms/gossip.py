@@ -7,18 +7,23 @@ simultaneous: theta_i <- theta_i + u_i + mixing, u_i the increment of the local 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
 from kuiper.algorithms.base import Job
 from kuiper.algorithms.peers import PeerAlgorithm
 from kuiper.link import Channel, Link
+from kuiper.selection import Random
 from kuiper.topology import Exchange, mutual, pull
 
 KEPT = 3
 """Steps whose rows wait for a peer that does not read, where nobody waits for it either."""
+
+Turns = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Gossip(PeerAlgorithm):
@@ -27,12 +32,20 @@ class Gossip(PeerAlgorithm):
     Args:
         probability: of the coin with which a node takes part in a step.
         period: nodes take part only in steps that it divides.
+        evaluated_peers: how many honest nodes are evaluated, drawn once by seed; None for all of them. An
+            evaluation is a pass over the test set for each, and their mean, worst and average are reported.
     """
 
-    def __init__(self, job: Job, *, probability: float = 1.0, period: int = 1, **base: Any) -> None:
+    def __init__(self, job: Job, *, probability: float = 1.0, period: int = 1,
+                 evaluated_peers: int | None = None, **base: Any) -> None:
         super().__init__(job, **base)
         self.probability = probability
         self.period = period
+        honest = super().observed(0)
+        self._observed = Random().select(0, evaluated_peers or len(honest), honest, job.seed)
+
+    def observed(self, step: int) -> np.ndarray:
+        return self._observed
 
     @cached_property
     def mixed(self) -> slice:
@@ -53,8 +66,8 @@ class Gossip(PeerAlgorithm):
         """Who hears whom at a step."""
 
     @abstractmethod
-    def mix(self, own: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
-        """What the rows heard (m, d) add to a node's own row (d,)."""
+    def mix(self, thetas: torch.Tensor, turns: Turns) -> torch.Tensor:
+        """What the rows heard, as `Neighbours.turns` gives them, add to the rows of a block (k, d)."""
 
     async def work(self, link: Link) -> None:
         job, phase = self.job, self.job.recorder.phase
@@ -76,10 +89,7 @@ class Gossip(PeerAlgorithm):
             with phase("wait"):
                 neighbours = await link.neighbours(self.parameters, step, exchange, job.deadline)
             with phase("aggregate"):
-                for place, node in enumerate(link.nodes):
-                    heard = neighbours.of(node)
-                    if len(heard):
-                        moved[place, self.mixed] += self.mix(thetas[place, self.mixed], heard)
+                moved[:, self.mixed].add_(self.mix(thetas[:, self.mixed], neighbours.turns(link.nodes)))
             thetas = moved
             await self.tell(link, step, thetas, losses, {"thetas": thetas, **state})
 
@@ -103,11 +113,11 @@ class ElasticGossip(Gossip):
     def exchange(self, step: int) -> Exchange:
         return mutual(self.job.seed, step, self.job.nodes, self.probability, self.period)
 
-    def mix(self, own: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
-        pull_of_all = torch.zeros_like(own)
-        for row in heard:
-            pull_of_all += own - row
-        return -self.alpha * pull_of_all
+    def mix(self, thetas: torch.Tensor, turns: Turns) -> torch.Tensor:
+        pull_of_all = torch.zeros_like(thetas)
+        for places, rows in turns:
+            pull_of_all.index_add_(0, places, thetas.index_select(0, places) - rows)
+        return pull_of_all.mul_(-self.alpha)
 
 
 class GossipingSGD(Gossip):
@@ -116,5 +126,8 @@ class GossipingSGD(Gossip):
     def exchange(self, step: int) -> Exchange:
         return pull(self.job.seed, step, self.job.nodes, self.probability, self.period)
 
-    def mix(self, own: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
-        return (heard[0] - own) / 2
+    def mix(self, thetas: torch.Tensor, turns: Turns) -> torch.Tensor:
+        pull_of_one = torch.zeros_like(thetas)
+        for places, rows in turns:  # a node hears one other
+            pull_of_one.index_add_(0, places, rows - thetas.index_select(0, places))
+        return pull_of_one.div_(2)

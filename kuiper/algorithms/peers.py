@@ -12,7 +12,7 @@ import torch
 
 from kuiper.algorithms.base import Algorithm, digest
 from kuiper.link import Channel, Link
-from kuiper.link.reduce import ordered_mean
+from kuiper.aggregation.sums import ordered_mean
 from kuiper.optim import State
 
 MOVED = ("bytes_in", "bytes_out", "rows", "late")

@@ -54,11 +54,12 @@ class Adversary:
         own_and_rows = torch.cat([own[None], rows])
         return self.arriving(np.concatenate([[-1], senders]), own_and_rows)[1:]
 
-    def labels(self, node: int, labels: torch.Tensor, classes: int) -> torch.Tensor:
-        """Labels (B,) of one node's batch."""
-        if self.acts_on != "labels" or node not in self.byzantine:
+    def labels(self, nodes: np.ndarray, labels: torch.Tensor, classes: int) -> torch.Tensor:
+        """Labels (k, ...) as each node of a block sees them."""
+        if self.acts_on != "labels":
             return labels
-        return self.attack(labels, classes)
+        bad = _places(np.isin(nodes, self.byzantine)).to(labels.device)
+        return labels if not len(bad) else labels.index_copy(0, bad, self.attack(labels[bad], classes))
 
 
 def _places(mask: np.ndarray) -> torch.Tensor:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
 
 YEAR = 365 * 86400.0
+KEEP_MEMORY = {  # bytes; else glibc returns a step's activations, and asks for them again page by page
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 
 Argv = Callable[[Process, Path], list[str]]
 """(process, run directory) -> what its agent starts."""
@@ -227,6 +229,7 @@ def _agent_order(
         # Large tensors in huge pages: a killed process closes its sockets only once its memory is freed, and
         # that takes 100 ms a GB in small ones.
         "THP_MEM_ALLOC_ENABLE": "1",
+        **KEEP_MEMORY,
         "CUDA_VISIBLE_DEVICES": process.device.removeprefix("cuda:") if process.device != "cpu" else "",
     }  # fmt: skip
     if platform.machine() in ("x86_64", "AMD64"):  # the same bits whatever the processor of the day

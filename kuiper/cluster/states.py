@@ -206,8 +206,11 @@ def _job_state(
 
 
 def _explain(processes: Sequence[ProcessStatus]) -> str:
-    """How rank 0 went wrong, if it did, and the first process that went wrong."""
+    """How rank 0 went wrong, if it did, and the first process that went wrong.
+
+    Rank 0 is never the first to lose its quorum, even if it has ended before those whose rows it lacks.
+    """
     wrong = [process for process in processes if process.state in (State.FAILED, State.LOST)]
-    wrong.sort(key=lambda process: (process.ended is None, process.ended or 0.0))
+    wrong.sort(key=lambda one: ("QuorumLost" in one.reason, one.ended is None, one.ended or 0.0))
     server = [process for process in wrong[1:] if process is processes[0]]
     return "; first, ".join(f"{process.name}: {process.reason}" for process in [*server, *wrong[:1]])

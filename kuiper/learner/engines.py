@@ -8,6 +8,7 @@ theirs in a row of gradients is old - new, and the optimiser one that knows (`ku
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import starmap
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from torch.func import vmap
 from kuiper import random
 from kuiper.errors import SpecError
 from kuiper.learner.batches import Batches
-from kuiper.learner.flat import FlatModel, to_flat
+from kuiper.learner.flat import FlatModel, Gradients, to_flat
 from kuiper.optim import Optimizer
+
+_ON_CPU, _ON_GPU = 1 << 20, 1 << 24  # parameters and inputs of the nodes of one batched call
 
 
 class Sequential:
@@ -36,62 +39,72 @@ class Sequential:
     def gradients(self, thetas: torch.Tensor, nodes: np.ndarray, number: int, rows: torch.Tensor) -> np.ndarray:
         model, losses = self.model, []
         model.train_mode()
-        for place, node in enumerate(nodes.tolist()):
+        for place, steps in enumerate(self._nodes(nodes, range(number, number + 1))):
             if thetas.dim() == 2 or place == 0:
                 model.theta.copy_(thetas if thetas.dim() == 1 else thetas[place])
-            losses += self._backward(node, range(number, number + 1))
-            rows[place] = model.gradient
+            for loss, gradients in steps:
+                _join(gradients, rows[place])
+                losses.append(loss)
         return _numbers(losses)
 
     def updates(self, theta: torch.Tensor, nodes: np.ndarray, numbers: range, optimizer: Optimizer,
                 lr_scale: float, rows: torch.Tensor) -> np.ndarray:
         model, losses = self.model, []
         model.train_mode()
-        for place, node in enumerate(nodes.tolist()):
+        joined = torch.empty_like(theta)
+        for place, steps in enumerate(self._nodes(nodes, numbers)):
             model.theta.copy_(theta)
             state = optimizer.init(model.theta)
-            for loss in self._backward(node, numbers):
-                _, state = optimizer.step(model.theta, model.gradient, state, lr_scale, out=model.theta)
+            # An optimiser with state is many operations, so that one on all parameters costs less.
+            whole = model.keeps_statistics or bool(state)
+            for loss, gradients in steps:
                 losses.append(loss)
+                if whole:
+                    _join(gradients, joined)
+                    _, state = optimizer.step(model.theta, joined, state, lr_scale, out=model.theta)
+                    continue
+                for part, gradient in zip(model.parts, gradients, strict=True):
+                    optimizer.step(part, gradient, state, lr_scale, out=part)
             torch.sub(model.theta, theta, out=rows[place])
         return _numbers(losses).reshape(len(nodes), -1).mean(1)
 
-    def _backward(self, node: int, numbers: range) -> Iterator[torch.Tensor]:
-        """The loss of each batch at the model's theta of that moment; its gradient is in the model.
+    def _nodes(self, nodes: np.ndarray, numbers: range) -> Iterator[Iterator[tuple[torch.Tensor, Gradients]]]:
+        """For each node its losses and gradients, batch after batch, at the model's theta of that moment.
 
         What draws is keyed by the first batch and draws on from there: to key each takes 5% of a small step.
         """
-        model, loss_of = self.model, self.model.loss
-        random.seed_torch(self.batches.seed, "dropout", node, numbers[0])
-        for x, y in self.batches.several(node, numbers):
-            model.gradient.zero_()
-            before = model.theta[model.parameters :].clone() if model.keeps_statistics else None
-            loss = loss_of(model.forward(x), y)
-            loss.backward()
-            if before is not None:
-                model.settle(before)
-            yield loss
+        keys = random.keys(self.batches.seed, "dropout", nodes, numbers[0]).tolist()
+        for key, walk in zip(keys, self.batches.walks(nodes, numbers), strict=True):
+            random.key_torch(key)
+            yield starmap(self.model.gradients, walk)
+
+
+def _join(gradients: Gradients, row: torch.Tensor) -> None:
+    """Write the gradients of all parts to row (d,)."""
+    torch.cat([to_flat(gradient, 0) for gradient in gradients], out=row)
 
 
 def _numbers(losses: list[torch.Tensor]) -> np.ndarray:
     """All at the end: one by one, a GPU would be waited for at every step."""
-    with torch.no_grad():
-        return torch.stack(losses).double().cpu().numpy()
+    return torch.stack(losses).double().cpu().numpy()
 
 
 class Batched:
     """A block of nodes at once through torch.func.vmap; dense networks and kernels that are small.
+
+    Attributes:
+        chunk: nodes at once: enough that the call itself costs them little, few enough for the cache.
 
     Raises:
         SpecError: the model draws (dropout, stochastic depth), which one call for many nodes cannot key,
             or does something else that vmap cannot.
     """
 
-    chunk = 64  # nodes whose activations are held at once
-
     def __init__(self, model: FlatModel, batches: Batches) -> None:
         self.model = model
         self.batches = batches
+        at_once = _ON_CPU if model.theta.device.type == "cpu" else _ON_GPU
+        self.chunk = max(1, at_once // (model.size + batches.batch_size * batches.data.train_x[0].numel()))
 
         def loss(tensors: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return model.vmapped_loss(model.forward(x, tensors), y)
@@ -101,7 +114,7 @@ class Batched:
 
     def _try(self) -> None:
         """Two samples, so that what cannot be batched is said before anything runs."""
-        x, y = (part[None, :2] for part in self.batches.get(0, 1))
+        x, y = (part[:, :2] for part in self.batches.stacked(np.arange(1), 1))
         named = self.model.unflatten(self.model.theta[None])
         try:
             self._losses(named | self._statistics(named, 1), x, y)
@@ -121,8 +134,7 @@ class Batched:
         thetas = thetas.expand(len(nodes), -1)
         for start in range(0, len(nodes), self.chunk):
             block = slice(start, start + self.chunk)
-            batches = [self.batches.get(node, number) for node in nodes[block].tolist()]
-            x, y = (torch.stack(parts) for parts in zip(*batches, strict=True))
+            x, y = self.batches.stacked(nodes[block], number)
             before = self.model.unflatten(thetas[block])
             statistics = self._statistics(before, len(x))
             parameters = {name: part.detach().requires_grad_()
@@ -132,7 +144,7 @@ class Batched:
             values = self._losses(parameters | statistics, x, y)
             gradients = torch.autograd.grad(values.sum(), list(parameters.values()))
             changes = (before[name] - now for name, now in statistics.items() if name in before)
-            torch.cat([to_flat(part) for part in (*gradients, *changes)], dim=1, out=rows[block])
+            torch.cat([to_flat(part, 1) for part in (*gradients, *changes)], dim=1, out=rows[block])
             losses[block] = values.detach().cpu()
         return losses
 

@@ -11,6 +11,8 @@ from torch.func import functional_call
 from kuiper.errors import SpecError
 from kuiper.learner.losses import LOSSES, VMAPPED
 
+Gradients = list[torch.Tensor]  # by parameter
+
 
 class FlatModel:
     """A module whose parameters live in one buffer of float32.
@@ -25,7 +27,7 @@ class FlatModel:
 
     Attributes:
         theta: (size,) d parameters, then b statistics (b = 0 without BatchNorm or `buffers`).
-        gradient: (size,) the buffer behind the parameters' `.grad`; behind it what `settle` writes.
+        parts: the parameters as views into it that autograd does not see.
         parameters: d.
         statistics: BatchNorm's running means and variances by name, whether they lie in theta or not.
 
@@ -47,14 +49,13 @@ class FlatModel:
             self.slices[name] = (offset, tensor.shape)
             offset += tensor.numel()
         self.theta = torch.empty(offset, device=device)
-        self.gradient = torch.zeros_like(self.theta)
-        views, gradients = self.unflatten(self.theta), self.unflatten(self.gradient)
+        views = self.unflatten(self.theta)
         for name, view in views.items():
             tensor = parameters[name] if name in parameters else self.statistics[name]
             view.copy_(tensor.detach())
             tensor.data = view  # not the view itself: autograd counts the writes to each of them apart
-            if name in parameters:
-                tensor.grad = gradients[name]
+        self.parts = [views[name] for name in parameters]
+        self._parameters = list(parameters.values())
 
     @property
     def size(self) -> int:
@@ -88,17 +89,24 @@ class FlatModel:
             return self.module(inputs)
         return functional_call(self.module, dict(tensors), (inputs,))
 
-    def settle(self, before: torch.Tensor) -> None:
-        """Take back what a forward pass did to the statistics, and leave it in the gradient as old - new.
+    def gradients(self, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, Gradients]:
+        """The loss () of a batch at theta, and its gradients by parameter.
 
-        A step of size 1 along it does it again, as `kuiper.optim.Apart` takes.
-
-        Args:
-            before: (b,) what they were.
+        Behind them stands old - new of the statistics (b,), where rows hold them; they are what they were
+        again, and a step of size 1 along that moves them, as `kuiper.optim.Apart` takes. The gradients are
+        new tensors, as autograd makes them: to add them up in a buffer takes a sixth of a small step.
         """
-        now = self.theta[self.parameters :]
-        torch.sub(before, now, out=self.gradient[self.parameters :])
-        now.copy_(before)
+        statistics = self.theta[self.parameters :]
+        before = statistics.clone() if self.keeps_statistics else None
+        loss = self.loss(self.forward(inputs), labels)
+        loss.backward()
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
+        for parameter in self._parameters:
+            parameter.grad = None
+        if before is not None:
+            gradients.append(before - statistics)
+            statistics.copy_(before)
+        return loss.detach(), gradients
 
     def unflatten(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
         """Parameters, and statistics where rows hold them, by name; views into theta (size,) or (k, size)."""
@@ -132,6 +140,6 @@ def _from_flat(part: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     return part.view(*lead, out, height, width, channels).movedim(-1, -3)
 
 
-def to_flat(parameter: torch.Tensor) -> torch.Tensor:
-    """The inverse, for a block of nodes: (k, *shape) -> (k, numel)."""
-    return (parameter.movedim(-3, -1) if parameter.dim() == 5 else parameter).flatten(1)
+def to_flat(parameter: torch.Tensor, lead: int) -> torch.Tensor:
+    """The inverse: a parameter whose first `lead` dimensions count nodes -> (*lead, numel)."""
+    return (parameter.movedim(lead + 1, -1) if parameter.dim() == lead + 4 else parameter).flatten(lead)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from kuiper.aggregation.sums import ordered_sum
 from kuiper.data import Dataset
 from kuiper.learner.batches import Batches
 from kuiper.learner.engines import ENGINES
@@ -49,7 +50,7 @@ class Learner:
 
     def samples(self, nodes: np.ndarray) -> np.ndarray:
         """(k,) training samples that each node holds."""
-        return np.array([len(self.batches.shards[node]) for node in nodes], dtype=np.float64)
+        return self.batches.sizes[nodes].astype(np.float64)
 
     def gradients(self, thetas: torch.Tensor, nodes: np.ndarray,
                   batch: int, out: torch.Tensor | None = None) -> tuple[torch.Tensor, np.ndarray]:
@@ -80,6 +81,10 @@ class Learner:
         rows = torch.empty(len(nodes), self.size, device=theta.device) if out is None else out
         numbers = range(batch, batch + local_steps)
         return rows, self._engine.updates(theta, nodes, numbers, optimizer, lr_scale, rows)
+
+    def weighted_sum(self, rows: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
+        """(d,) float64, of rows (m, d) times weights (m,), added one row after the other (`ordered_sum`)."""
+        return ordered_sum(rows, weights.tolist())
 
     def evaluate(self, theta: torch.Tensor) -> dict[str, float]:
         """top_1, top_5 (percent) and loss of theta (d,) on the test set, and on a validation set, if any."""

@@ -2,7 +2,8 @@
 
 The parent puts a call's thetas and nodes into shared memory and its chunks into one pipe, from which whoever is
 free takes the next: slow chunks hold up nobody. Rows land at their own place in one shared matrix, so it does not
-matter who computed what. Each process has a socket to the parent, whose end tells both that the other is gone.
+matter who computed what. Sums over those rows are split by columns, each summed in node order as ever. Each
+process has a socket to the parent, whose end tells both that the other is gone.
 """
 
 from __future__ import annotations
@@ -13,29 +14,34 @@ import os
 import selectors
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from kuiper.aggregation.sums import ordered_sum
 from kuiper.data import Dataset
 from kuiper.errors import JobFailed
 from kuiper.learner.learner import Learner
 from kuiper.learner.shared import Shared, after
 from kuiper.optim import Optimizer
 
-_CHUNK = struct.Struct("<qq")  # first place and the one after the last
-_DONE = struct.Struct("<q")  # places that are computed
+_CHUNK = struct.Struct("<qq")  # first place, or column, and the one after the last
+_DONE = struct.Struct("<q")  # places that are computed, or columns that are summed
 _HEADER = struct.Struct("<7d")  # see `_Call`
+_SPREAD = 1 << 21  # values of rows from which on a sum is worth handing out
 _MOST = 1 << 16  # bytes of a message on a socket
-_GRADIENTS, _UPDATES = 0, 1
+_GRADIENTS, _UPDATES, _SUM = 0, 1, 2
 _SAMPLES = ("train_x", "train_y", "test_x", "test_y")
 
 
 class _Call:
-    """What one call asks for, laid out in shared memory: a header, nodes, losses, thetas."""
+    """What one call asks for, laid out in shared memory: a header, nodes, losses, thetas.
+
+    A sum finds its weights where losses are else, and leaves itself where thetas are.
+    """
 
     def __init__(self, memory: Shared, size: int, nodes: int, models: int) -> None:
         header = memory.tensor((_HEADER.size,), torch.uint8)
@@ -44,7 +50,9 @@ class _Call:
         self.nodes = memory.tensor((nodes,), torch.int64, offset)
         offset = after(offset, self.nodes)
         self.losses = memory.tensor((nodes,), torch.float64, offset)
-        self.thetas = memory.tensor((models, size), torch.float32, after(offset, self.losses))
+        offset = after(offset, self.losses)
+        self.thetas = memory.tensor((models, size), torch.float32, offset)
+        self.total = memory.tensor((size,), torch.float64, offset)
 
 
 class PooledLearner(Learner):
@@ -90,16 +98,32 @@ class PooledLearner(Learner):
         rows = self._slots[free[0]].tensor((len(nodes), self.size))
         call.nodes.numpy()[:] = nodes
         call.thetas.copy_(thetas)
-        of_one = thetas.dim() == 1
-        _HEADER.pack_into(call.header, 0, kind, len(nodes), of_one, batch, local_steps, free[0], lr_scale)
-        os.write(self._deal, b"".join(_CHUNK.pack(*chunk) for chunk in chunks(len(nodes), self._count)))
-        missing = len(nodes)
-        while missing:
-            for key, _ in self._selector.select():
-                missing -= self._heard(key.data, _receive(key.fileobj))
+        self._spread(call, chunks(len(nodes), self._count), kind, len(nodes), thetas.dim() == 1, batch, local_steps,
+                     free[0], lr_scale)
         if len(free) == 1 or rows.device != thetas.device:
             rows = rows.to(thetas.device, copy=True)
         return rows, call.losses.numpy().copy()
+
+    def weighted_sum(self, rows: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
+        slots = [slot for slot, memory in enumerate(self._slots) if memory.holds(rows)]
+        if not slots or rows.numel() < _SPREAD:
+            return super().weighted_sum(rows, weights)
+        call = _Call(self._calls, self.size, len(rows), 1)
+        call.losses.numpy()[:] = weights
+        width = -(-self.size // self._count)
+        parts = ((start, min(start + width, self.size)) for start in range(0, self.size, width))
+        self._spread(call, parts, _SUM, len(rows), True, 0, 0, slots[0], 0.0)
+        return call.total.clone()
+
+    def _spread(self, call: _Call, parts: Iterable[tuple[int, int]], *header: float) -> None:
+        """Hand a call out in parts, and wait for all of them."""
+        parts = list(parts)
+        _HEADER.pack_into(call.header, 0, *header)
+        os.write(self._deal, b"".join(_CHUNK.pack(*part) for part in parts))
+        missing = sum(end - start for start, end in parts)
+        while missing:
+            for key, _ in self._selector.select():
+                missing -= self._heard(key.data, _receive(key.fileobj))
 
     def _heard(self, number: int, message: bytes) -> int:
         if len(message) == _DONE.size:
@@ -122,12 +146,17 @@ def _receive(one: socket.socket) -> bytes:
 def chunks(nodes: int, processes: int) -> Iterator[tuple[int, int]]:
     """(first place, the one after the last) of chunks that shrink: large while much is left, small at the end.
 
-    A chunk costs .1 ms to hand over, so that the smallest are an eighth of a process's share.
+    As many of each size as there are processes, two thirds of what is left: equally fast processes end
+    together after few chunks, each of which costs .1 ms to hand over. None is smaller than a thirty-second of
+    a process's share, but for what is left.
     """
-    start, least = 0, max(1, nodes // (8 * processes))
+    start, least = 0, max(1, nodes // (32 * processes))
     while start < nodes:
-        end = min(nodes, start + max(least, int((nodes - start) / (1.5 * processes))))
-        yield start, end
+        left = nodes - start
+        size = min(max(least, 2 * left // (3 * processes)), -(-left // processes))
+        end = min(start + size * processes, nodes)
+        for first in range(start, end, size):
+            yield first, min(first + size, end)
         start = end
 
 
@@ -156,6 +185,10 @@ def serve(learner: Learner, optimizer: Optimizer, memories: Sequence[int], deal:
         *integers, lr_scale = _HEADER.unpack(header)
         kind, count, of_one, batch, local_steps, slot = map(int, integers)
         call, matrix = shared(count, of_one, slot)
+        if kind == _SUM:
+            call.total[places] = ordered_sum(matrix[:, places], call.losses.tolist())
+            _tell(parent, places)
+            continue
         nodes, rows = call.nodes.numpy()[places], matrix[places]
         thetas = (call.thetas[0] if of_one else call.thetas[places]).to(device)
         out = rows if device == rows.device else None
@@ -166,8 +199,12 @@ def serve(learner: Learner, optimizer: Optimizer, memories: Sequence[int], deal:
         if out is None:
             rows.copy_(computed)
         call.losses.numpy()[places] = losses
-        with suppress(BrokenPipeError):  # the parent is gone: then the pipe of chunks ends too
-            parent.send(_DONE.pack(len(nodes)))
+        _tell(parent, places)
+
+
+def _tell(parent: socket.socket, done: slice) -> None:
+    with suppress(BrokenPipeError):  # the parent is gone: then the pipe of chunks ends too
+        parent.send(_DONE.pack(done.stop - done.start))
 
 
 def _share(data: Dataset, memory: Shared) -> tuple[Dataset, dict[str, object]]:

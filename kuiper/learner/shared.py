@@ -24,6 +24,7 @@ class Shared:
         self._descriptor = descriptor
         self._map: mmap.mmap | None = None
         self._lent: weakref.ref[memoryview] | None = None
+        self._address = 0
 
     def tensor(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, offset: int = 0) -> torch.Tensor:
         """A tensor of this memory, from `offset` bytes on; its values are what any process last wrote there."""
@@ -37,12 +38,18 @@ class Shared:
             return torch.empty(*shape, dtype=dtype)
         view = memoryview(self._map)
         self._lent = weakref.ref(view)
-        return torch.frombuffer(view, dtype=dtype, count=count, offset=offset).view(*shape)
+        tensor = torch.frombuffer(view, dtype=dtype, count=count, offset=offset).view(*shape)
+        self._address = tensor.data_ptr() - offset
+        return tensor
 
     @property
     def lent(self) -> bool:
         """Whether the last tensor, or anything that looks into it, is still held in this process."""
         return self._lent is not None and self._lent() is not None
+
+    def holds(self, rows: torch.Tensor) -> bool:
+        """Whether a matrix is the first rows of what is lent."""
+        return self.lent and rows.data_ptr() == self._address and rows.is_contiguous()
 
 
 def after(offset: int, tensor: torch.Tensor) -> int:

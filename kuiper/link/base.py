@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 
 from kuiper.topology import Exchange
 
+_AT_ONCE = 1 << 17  # floats of a turn of neighbours' rows
 
 @dataclass(frozen=True)
 class Channel:
@@ -94,12 +95,35 @@ class Neighbours:
     exchange: Exchange
     tamper: Callable[[int, np.ndarray, torch.Tensor], torch.Tensor] | None = None
 
-    def of(self, node: int) -> torch.Tensor:
-        """The rows that `node` hears, (senders, d), in node order; a missing sender has none."""
-        senders = self.exchange.into(node)
-        senders = senders[np.isin(senders, self.gathered.nodes)]
-        rows = self.gathered.rows[np.searchsorted(self.gathered.nodes, senders)]
-        return self.tamper(node, senders, rows) if self.tamper and len(senders) else rows
+    def turns(self, nodes: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """What `nodes` (k,) hear, a row each in turn: places (t,) in nodes, without repeats, and rows (t, d).
+
+        Each node's rows come in node order; a missing sender has none. A turn is of a few nodes, so
+        that what is computed from it is still in the cache when their next turn comes.
+        """
+        counts = np.isin(self.exchange.receivers, nodes) & np.isin(self.exchange.senders, self.gathered.nodes)
+        receivers, senders = self.exchange.receivers[counts], self.exchange.senders[counts]
+        if self.tamper:
+            yield from self._tampered(nodes, receivers, senders)
+            return
+        to, by = np.searchsorted(nodes, receivers), np.searchsorted(self.gathered.nodes, senders)
+        block = to // max(1, _AT_ONCE // max(1, self.gathered.rows.shape[1]))
+        turn = np.arange(len(to)) - np.searchsorted(to, to)
+        order = np.lexsort((turn, block))
+        ends = np.flatnonzero(np.diff(block[order]) | np.diff(turn[order])) + 1
+        for part in np.split(order, ends) if len(order) else ():
+            rows, places = self.gathered.rows, (torch.from_numpy(of[part]) for of in (to, by))
+            to_places, by_places = (place.to(rows.device) for place in places)
+            yield to_places, rows.index_select(0, by_places)
+
+    def _tampered(self, nodes: np.ndarray, receivers: np.ndarray,
+                  senders: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The same where an attack tells each receiver something else."""
+        for place in np.unique(np.searchsorted(nodes, receivers)).tolist():
+            heard = senders[receivers == nodes[place]]
+            rows = self.gathered.rows[np.searchsorted(self.gathered.nodes, heard)]
+            for row in self.tamper(int(nodes[place]), heard, rows):
+                yield torch.tensor([place], device=row.device), row[None]
 
 
 class Traffic:

@@ -31,8 +31,8 @@ _MAGIC = b"kuiper\x00\x01"  # the last byte is the version of everything on the 
 _HELLO = struct.Struct("<8sBBHII32s12x")
 _RETRY_SECONDS = 0.05
 _REFUSALS_TAKEN = 40
-_LOCAL_BUFFER_BYTES = 1 << 17
-"""Two segments of the loopback device; below one a stream stands still between delayed acknowledgements."""
+_LOCAL_BUFFER_BYTES = 192 << 10
+"""Three segments of the loopback device; below one a stream stands still between delayed acknowledgements."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from kuiper.attacks.adversary import Adversary
 from kuiper.link.base import Channel, Gathered, Link, Neighbours, Request, Traffic
 from kuiper.link.choice import first
 from kuiper.link.clock import VirtualClock, WallClock
-from kuiper.link.reduce import ordered_mean
+from kuiper.aggregation.sums import ordered_mean
 from kuiper.link.wire import frame_bytes
 from kuiper.topology import Exchange
 

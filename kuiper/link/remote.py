@@ -18,7 +18,7 @@ from kuiper.link.clock import WallClock
 from kuiper.link.inbox import Inbox
 from kuiper.link.local import tampering
 from kuiper.link.mesh import LEFT, Mesh
-from kuiper.link.reduce import ordered_mean
+from kuiper.aggregation.sums import ordered_mean
 from kuiper.link.wire import Header, byte_view, frame_bytes
 from kuiper.topology import Exchange
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import socket
-import ssl
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ import numpy as np
 from kuiper.errors import ProtocolError
 from kuiper.link import wire
 from kuiper.link.base import Channel
+from kuiper.link.fill import filler
 from kuiper.link.handshake import shut
 from kuiper.link.order import Order
 from kuiper.link.wire import Header
@@ -28,8 +28,6 @@ LEFT = "left"
 _JOIN_BYTES = 16384
 """Rows up to this size are sent with their header in one piece (and one TLS record)."""
 _SCRATCH_BYTES = 65536
-_MOST_AT_ONCE = 1 << 30
-"""What one call receives at most: OpenSSL counts in a C int."""
 FRAME_SECONDS, SLOWEST = 60.0, 100_000
 """A frame that has begun must be complete after so many seconds, and one more for so many of its bytes."""
 _LAST_WORDS_SECONDS = 0.5
@@ -243,9 +241,7 @@ class Receiver(threading.Thread):
     def __init__(self, peer: Peer, connection: socket.socket) -> None:
         super().__init__(name=f"kuiper-receive-{peer.rank}", daemon=True)
         self._peer = peer
-        self._connection = connection
-        # Plain sockets fill a whole row in one system call; TLS hands out a record at a time.
-        self._flags = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_WAITALL
+        self._fill = filler(connection)
         self._header = bytearray(wire.HEADER_BYTES)
         self._order = Order()
         self.due = math.inf
@@ -316,17 +312,6 @@ class Receiver(threading.Thread):
             return False
         office.inbox.arrived(peer.rank, header, nodes, columns)
         return True
-
-    def _fill(self, view: memoryview) -> int:
-        """Receive into all of the view; returns how much came before the connection ended."""
-        receive, flags = self._connection.recv_into, self._flags
-        got, size = 0, len(view)
-        while got < size:
-            count = receive(view[got:], min(size - got, _MOST_AT_ONCE), flags)
-            if not count:
-                break
-            got += count
-        return got
 
     def _take(self, size: int) -> bytes:
         data = bytearray(size)

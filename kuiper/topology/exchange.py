@@ -24,13 +24,8 @@ class Exchange:
     @staticmethod
     def of(receivers: np.ndarray, senders: np.ndarray) -> Exchange:
         """Sort the edges and drop repeats: a mutual pick counts once."""
-        edges = np.unique(np.stack([receivers, senders], axis=1).reshape(-1, 2), axis=0)
-        return Exchange(edges[:, 0], edges[:, 1])
-
-    def into(self, node: int) -> np.ndarray:
-        """The senders that `node` hears from, ascending."""
-        first, last = np.searchsorted(self.receivers, [node, node + 1])
-        return self.senders[first:last]
+        base = 1 + senders.max(initial=0)
+        return Exchange(*np.divmod(np.unique(receivers * base + senders), base))
 
     def between(self, senders: np.ndarray, receivers: np.ndarray) -> np.ndarray:
         """Those of `senders` whose rows some node of `receivers` needs, ascending."""

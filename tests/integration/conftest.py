@@ -40,6 +40,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mesh() -> Iterator[Callable[..., Mesh]]:
     """Make a mesh with a recorder; all are closed at the end and leave no thread."""
     made: list[Mesh] = []
+    before = set(threading.enumerate())
 
     def make(rank: int, folder: Path | None = None, attempt: int = 0, **more: int) -> Mesh:
         own = folder / NAMES[rank] if folder else None
@@ -50,6 +51,6 @@ def mesh() -> Iterator[Callable[..., Mesh]]:
     for one in made:
         one.close()
     deadline = time.monotonic() + 10
-    while left := [thread for thread in threading.enumerate() if thread.name.startswith("kuiper-")]:
+    while left := [each for each in set(threading.enumerate()) - before if each.name.startswith("kuiper-")]:
         assert time.monotonic() < deadline, left
         time.sleep(0.01)

@@ -28,7 +28,7 @@ from kuiper.attacks.adversary import Adversary
 from kuiper.data.synthetic import synthetic
 from kuiper.errors import QuorumLost
 from kuiper.learner import Batches, FlatModel, Learner
-from kuiper.link import Channel
+from kuiper.link import Channel, Gathered, Neighbours
 from kuiper.link.clock import VirtualClock
 from kuiper.link.local import Switchboard
 from kuiper.link.profiles import Profiles, uniform
@@ -133,7 +133,7 @@ class Stage:
 
     def gradient(self, theta: Tensor, nodes: list[int], batch: int) -> Tensor:
         """Of the mean loss over the batches of `nodes` together, by one process."""
-        index = np.concatenate([self.learner.batches.indices(node, batch) for node in nodes])
+        index = self.learner.batches.indices(np.array(nodes), batch).ravel()
         module = mlp(DATA.shape, DATA.classes, hidden=[6])
         nn.utils.vector_to_parameters(theta.clone(), module.parameters())
         loss = functional.cross_entropy(module(DATA.train_x[index]), DATA.train_y[index])
@@ -279,6 +279,17 @@ def test_elastic_gossip_on_a_matching_is_pairwise_averaging(stage: Staged) -> No
     assert torch.equal(after[4], before[4])
 
 
+def test_few_of_many_peers_are_evaluated(stage: Staged) -> None:
+    """Always the same ones; training is not changed."""
+    everyone = stage(7).play_peers(ElasticGossip)[1:]
+    few = stage(7).play(partial(ElasticGossip, evaluated_peers=2))[1:]
+    assert len(few) == 3 * len(everyone)  # two, and their average
+    chosen = [i for i in range(7) if any(torch.equal(everyone[0][i], theta) for theta in few[:2])]
+    assert len(chosen) == 2
+    for step, thetas in enumerate(everyone):
+        assert torch.equal(torch.stack(few[3 * step : 3 * step + 2]), thetas[chosen])
+
+
 def test_a_mutual_pick_counts_once(stage: Staged) -> None:
     """Two nodes always pick each other: counted twice they would swap models, not meet."""
     trajectory = stage(2, changes={"schedule": only_at_first, "steps": 2}).play_peers(ElasticGossip)
@@ -315,6 +326,28 @@ def test_who_hears_whom_is_a_function_of_seed_and_step(graph: Callable[..., Exch
         assert len(set(edges(1, step))) == len(edges(1, step)) and all(to != by for to, by in edges(1, step))
         if graph is mutual:
             assert {(by, to) for to, by in edges(1, step)} == set(edges(1, step))
+
+
+@pytest.mark.parametrize("tampered", [False, True])
+def test_rows_are_heard_in_node_order_in_any_block(tampered: bool) -> None:
+    """Wide rows, of which few fit a turn; node 3 is missing."""
+    exchange = mutual(1, 1, np.arange(12), 0.9, 1)
+    there = np.setdiff1d(np.arange(12), [3])
+    wide = torch.from_numpy(there).float()[:, None].expand(-1, 40_000)
+
+    def tamper(receiver: int, senders: np.ndarray, rows: Tensor) -> Tensor:
+        assert rows[:, 0].tolist() == senders.tolist()
+        return rows + 100 * receiver
+
+    neighbours = Neighbours(Gathered(there, wide), exchange, tamper if tampered else None)
+    for block in (np.arange(12), np.array([2, 5, 7])):
+        heard: dict[int, list[float]] = {node: [] for node in block.tolist()}
+        for places, rows in neighbours.turns(block):
+            for place, row in zip(places.tolist(), rows, strict=True):
+                heard[int(block[place])].append(float(row[0]))
+        for node in block.tolist():
+            senders = exchange.senders[exchange.receivers == node]
+            assert heard[node] == [by + 100 * node * tampered for by in senders if by != 3]
 
 
 def test_period_and_probability_hold_together() -> None:
@@ -402,7 +435,7 @@ class Normalised(Stage):
         linear, norm, _, _ = list(mlp(DATA.shape, DATA.classes, hidden=[6], norm="batch"))[1:]
         nn.utils.vector_to_parameters(theta[: 6 * 6], linear.parameters())
         norm.running_mean, norm.running_var = theta[-12:-6].clone(), theta[-6:].clone()
-        norm(linear(DATA.train_x[self.learner.batches.indices(node, batch)]))
+        norm(linear(DATA.train_x[self.learner.batches.indices(np.array([node]), batch)[0]]))
         return torch.cat([norm.running_mean, norm.running_var])
 
     def each(self, theta: Tensor, batch: int) -> Tensor:

@@ -155,14 +155,14 @@ def test_a_peer_waits_no_longer_than_the_deadline() -> None:
     _, block = Switchboard(3, Adversary(np.empty(0, np.int64)), clock).links()
     exchange = Exchange.of(np.array([0, 0]), np.array([1, 2]))
 
-    async def step() -> list[float]:
+    async def step() -> list[tuple[list[int], list[float]]]:
         rows = torch.arange(3.0)[:, None].expand(3, 250)
         await block.send(PARAMETERS, 1, block.nodes, rows, to=exchange)
         block.charge(500)
         heard = await block.neighbours(PARAMETERS, 1, exchange, deadline=2.0)
-        return heard.of(0)[:, 0].tolist()
+        return [(places.tolist(), rows[:, 0].tolist()) for places, rows in heard.turns(block.nodes)]
 
-    assert asyncio.run(step()) == [1.0]
+    assert asyncio.run(step()) == [([0], [1.0])]
     np.testing.assert_allclose(clock.nodes, [1.5 + 2, 1.5, 1.5])
     moved = block.traffic.take()
     assert (moved["rows"], moved["late"]) == (1, 1)

@@ -33,8 +33,8 @@ LAYERS: dict[str, str] = {
     "models": _MATHS,
     "data": _MATHS + " places models._torchvision",  # the one place that knows how to import torchvision
     # the machinery below the algorithms: each knows pure packages, none of the three knows another
-    "link": _MATHS + " topology attacks.adversary",  # attacks act where rows leave and arrive
-    "learner": _MATHS + " data models optim attacks.adversary",  # and on labels
+    "link": _MATHS + " topology attacks.adversary aggregation.sums",  # attacks act where rows leave and arrive
+    "learner": _MATHS + " data models optim attacks.adversary aggregation.sums",  # and on labels
     "record": "errors",
     "algorithms": f"{_MATHS} {_PURE} link learner record",
     # the data plane's way in

@@ -57,6 +57,11 @@ def convolutional() -> nn.Module:
                          nn.Linear(144, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 3))
 
 
+def samples(batches: Batches, node: int, number: int) -> np.ndarray:
+    """(b,) indices of one node's batch."""
+    return batches.indices(np.array([node]), number)[0]
+
+
 def points(size: int, count: int = N) -> torch.Tensor:
     return torch.randn(count, size, generator=torch.Generator().manual_seed(3)) * 0.3
 
@@ -64,16 +69,14 @@ def points(size: int, count: int = N) -> torch.Tensor:
 # -- flat model ----------------------------------------------------------------------------
 
 
-def test_parameters_and_gradients_are_views_into_two_buffers() -> None:
+def test_parameters_are_views_into_one_buffer() -> None:
     module = dense()
     before = torch.cat([p.detach().reshape(-1).clone() for p in module.parameters()])
     model = FlatModel(module, "cross_entropy")
     assert torch.equal(model.theta, before) and model.size == 6 * 9 + 9 + 9 * 4 + 4
     model.theta.copy_(torch.arange(model.size))
     assert torch.equal(torch.cat([p.reshape(-1) for p in module.parameters()]), model.theta)
-    model.loss(module(DATA.train_x), DATA.train_y).backward()
-    assert model.gradient.any()
-    assert torch.equal(torch.cat([p.grad.reshape(-1) for p in module.parameters()]), model.gradient)
+    assert all(torch.equal(*both) for both in zip(model.parts, module.parameters(), strict=True))
     named = dict(module.named_parameters())
     for name, part in model.unflatten(points(model.size)).items():
         assert part.shape == (N, *named[name].shape)
@@ -120,13 +123,13 @@ def test_nll_of_logits_is_refused_before_the_first_step() -> None:
 @pytest.mark.parametrize("size", [1, 7, 8, 40], ids=lambda size: f"batch-{size}")
 def test_epochs_are_walked_without_omission_or_repeat(size: int) -> None:
     """Shards of 31 and 32: batches wrap over epochs, and one of 40 is more than an epoch."""
-    shards = learner(dense()).batches.shards
+    shards = np.array_split(random.permutation(1, "shards", 0, 0, len(DATA.train_y)), N)
     batches = Batches(DATA, shards, size, 1, HONEST)
     epochs = 9
     for node in (0, 4):
         held = len(shards[node])
         numbers = range(1, held * epochs // size + 1)
-        walked = np.concatenate([batches.indices(node, number) for number in numbers])
+        walked = np.concatenate([samples(batches, node, number) for number in numbers])
         whole = len(walked) // held
         assert whole >= epochs - 2
         orders = [walked[epoch * held : (epoch + 1) * held] for epoch in range(whole)]
@@ -139,20 +142,32 @@ def test_a_batch_is_a_function_of_its_key() -> None:
     """Whatever was asked for before; nodes with equal shards draw apart."""
     ordered, shuffled = (learner(dense()).batches for _ in range(2))
     keys = [(node, number) for node in range(N) for number in range(1, 12)]
-    expected = {key: ordered.indices(*key) for key in keys}
+    expected = {key: samples(ordered, *key) for key in keys}
     for place in np.random.default_rng(0).permutation(len(keys)):
-        np.testing.assert_array_equal(shuffled.indices(*keys[place]), expected[keys[place]])
+        np.testing.assert_array_equal(samples(shuffled, *keys[place]), expected[keys[place]])
+    block = shuffled.indices(NODES, 3, count=9).reshape(N, 9, BATCH)  # over two ends of an epoch
+    assert all((block[node, number - 3] == expected[node, number]).all() for node, number in keys if number > 2)
     twins = Batches(DATA, [np.arange(30)] * 2, BATCH, 1, HONEST)
-    assert (twins.indices(0, 1) != twins.indices(1, 1)).any()
+    assert (twins.indices(np.arange(2), 1)[0] != twins.indices(np.arange(2), 1)[1]).any()
 
 
 def test_only_byzantine_nodes_flip_their_labels() -> None:
     lying = Adversary(np.array([1, 3]), "labels", label_flip)
     honest, mixed = learner(dense()).batches, learner(dense(), adversary=lying).batches
+    (x, y), (x_seen, y_seen) = honest.stacked(NODES, 2), mixed.stacked(NODES, 2)
+    assert torch.equal(x, x_seen)
     for node in range(N):
-        (x, y), (x_seen, y_seen) = honest.get(node, 2), mixed.get(node, 2)
-        assert torch.equal(x, x_seen)
-        assert torch.equal(y_seen, DATA.classes - 1 - y if node in (1, 3) else y)
+        assert torch.equal(y_seen[node], DATA.classes - 1 - y[node] if node in (1, 3) else y[node])
+
+
+@pytest.mark.parametrize("data", [DATA, images()], ids=["tabular", "augmented"])
+def test_a_walk_is_the_same_batches_as_a_block(data: Dataset) -> None:
+    batches = learner(dense(), data, adversary=Adversary(np.array([1, 3]), "labels", label_flip)).batches
+    walks = [list(walk) for walk in batches.walks(NODES, range(2, 5))]
+    for place, number in enumerate(range(2, 5)):
+        x, y = batches.stacked(NODES, number)
+        for node in range(N):
+            assert torch.equal(walks[node][place][0], x[node]) and torch.equal(walks[node][place][1], y[node])
 
 
 # -- engines -------------------------------------------------------------------------------
@@ -191,7 +206,7 @@ def test_a_gradient_is_torchs() -> None:
     rows, losses = ours.gradients(theta, NODES[2:3], batch=4)
     module = dense()
     nn.utils.vector_to_parameters(theta, module.parameters())
-    index = ours.batches.indices(2, 4)
+    index = samples(ours.batches, 2, 4)
     loss = functional.cross_entropy(module(DATA.train_x[index]), DATA.train_y[index])
     theirs = torch.autograd.grad(loss, list(module.parameters()))
     torch.testing.assert_close(rows[0], torch.cat([g.reshape(-1) for g in theirs]))
@@ -226,7 +241,7 @@ def test_the_same_batch_asked_twice_is_the_same() -> None:
     assert torch.equal(seen[0], seen[1]) and torch.equal(dropped[0], dropped[1])
     other_batch = 2 + 1  # of node 1, in the block
     assert not torch.equal(seen[0], seen[other_batch]) and not torch.equal(dropped[0], dropped[other_batch])
-    augmented, index = ours.batches.get(1, 2)[0], ours.batches.indices(1, 2)
+    augmented, index = seen[0], samples(ours.batches, 1, 2)
     assert not torch.equal(augmented, ours.data.train_x[index])
 
 
@@ -319,7 +334,7 @@ def test_statistics_of_one_node_are_those_of_training_with_torch(engine: str, op
     for step in range(1, steps + 1):
         rows, _ = ours.gradients(theta, NODES[2:3], batch=step)
         theta, state = apart.step(theta, rows[0], state, lr_scale=0.5)
-        index = ours.batches.indices(2, step)
+        index = samples(ours.batches, 2, step)
         theirs.zero_grad()
         functional.cross_entropy(module(data.train_x[index]), data.train_y[index]).backward()
         theirs.step()
@@ -383,7 +398,7 @@ def test_updates_are_local_sgd(engine: str) -> None:
         nn.utils.vector_to_parameters(theta.clone(), module.parameters())
         optimizer = torch.optim.SGD(module.parameters(), **settings | {"lr": 0.1})
         for number in range(first, first + local_steps):
-            index = ours.batches.indices(node, number)
+            index = samples(ours.batches, node, number)
             loss = functional.cross_entropy(module(DATA.train_x[index]), DATA.train_y[index])
             optimizer.zero_grad()
             loss.backward()

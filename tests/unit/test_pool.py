@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from kuiper.aggregation.sums import ordered_sum
 from kuiper.errors import JobFailed
 from kuiper.learner import Learner, pool
 from kuiper.optim import SGD
@@ -73,6 +74,22 @@ def test_rows_are_those_of_a_plain_learner_and_stay_while_held(pooled: tuple) ->
         assert torch.equal(rows, expected)
         np.testing.assert_array_equal(losses, expected_losses)
     assert ours.evaluate(thetas[0]) == plain.evaluate(thetas[0])
+
+
+def test_sums_of_shared_rows_are_handed_out(pooled: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same bits; rows that have changed on the way are summed here."""
+    monkeypatch.setattr(pool, "_SPREAD", 1)
+    ours, _ = pooled
+    weights = np.linspace(0.1, 0.7, N)
+    handed: list[object] = []
+    monkeypatch.setattr(pool, "ordered_sum", lambda *given: handed.append(given) or ordered_sum(*given))
+    for batch in (1, 2):
+        rows, _ = ours.gradients(points(ours.size, 1)[0], NODES, batch)
+        for some, helpers in ((rows, 2), (rows[:3], 2), (rows[1:], 0), (rows.clone(), 0)):
+            expected = ordered_sum(some, weights[: len(some)].tolist())
+            assert torch.equal(ours.weighted_sum(some, weights[: len(some)]), expected)
+            assert len(handed) == helpers
+            handed.clear()
 
 
 def test_one_that_fails_is_named(pooled: tuple) -> None:

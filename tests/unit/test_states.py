@@ -94,8 +94,9 @@ def test_rank_0_decides() -> None:
     assert job(status(**RUNNING), ended("worker_1", code=1, reason="failed")).state is State.RUNNING
 
 
-def test_the_first_process_that_went_wrong_is_the_reason() -> None:
-    ps = ended(code=100, reason="failed", first_error="QuorumLost: 3 of 4", ended=60.0)
+@pytest.mark.parametrize("when", [60.0, 54.0], ids=["after", "before"])
+def test_the_first_process_that_went_wrong_is_the_reason(when: float) -> None:
+    ps = ended(code=100, reason="failed", first_error="QuorumLost: 3 of 4", ended=when)
     worker = ended("worker_2", code=1, reason="failed", first_error="ValueError: nan", ended=55.0)
     seen = job(ps, ended("worker_1", ended=58.0), worker)
     assert (seen.state, seen.reason) == (
