@@ -1,10 +1,11 @@
 # make quickstart   train with 3 Byzantine workers of 10, without and with a robust rule, and draw it
-# make test         all tests but the slow ones
+# make test         all tests but the slow ones and those over ssh
+# make test-cluster jobs over ssh, on sshds of its own; needs openssh-server
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install quickstart test test-slow clean
+.PHONY: install quickstart test test-slow test-cluster clean
 
 install: .venv/installed
 
@@ -28,6 +29,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+test-cluster: install
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .hypothesis

@@ -77,8 +77,8 @@ def prepare(spec: Spec, hosts: Iterable[str], say: Callable[[str], None]) -> dic
 
 def _prepared(spec: Spec, name: str, snapshot: Snapshot, say: Callable[[str], None]) -> Ground:
     host = connect(spec.address(name))
-    python = _interpreter(host)
-    base = PurePosixPath(_ask(host, ["readlink", "-m", "--", _expanded(host, spec.exp_path)]))
+    python = interpreter(host)
+    base = PurePosixPath(_ask(host, ["readlink", "-m", "--", expanded(host, spec.exp_path)]))
     code = base / "code" / snapshot.digest
     address = spec.address(name, python=python, base=str(base))
     sent = snapshot.install(connect(address), code)
@@ -86,7 +86,7 @@ def _prepared(spec: Spec, name: str, snapshot: Snapshot, say: Callable[[str], No
     return Ground(address, Code(code, code), base / "runs")
 
 
-def _interpreter(host: Host) -> str:
+def interpreter(host: Host) -> str:
     """An absolute path: the spec's, else the submitter's own where it exists there, else python3."""
     if host.run(["test", "-x", host.python], TIMEOUT).code == 0:
         return host.python
@@ -98,7 +98,7 @@ def _interpreter(host: Host) -> str:
     return found
 
 
-def _expanded(host: Host, path: str) -> str:
+def expanded(host: Host, path: str) -> str:
     """`path` with ~ and $HOME as on that host; one that is relative begins there too."""
     home = _ask(host, ["printenv", "HOME"])
     for word in ("~", "$HOME", "${HOME}"):

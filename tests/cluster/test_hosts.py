@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -10,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 import pytest
+import yaml
 
 from kuiper.cluster.host import Address, Host, LocalHost
 from kuiper.cluster.paths import known_hosts
 from kuiper.cluster.ssh import SESSIONS, SshHost
 from kuiper.errors import HostError
 from tests.cluster.lab import Lab, LabHost, keygen
+from tests.integration.jobs import manager
 
 pytestmark = pytest.mark.cluster
 HOSTILE = ["a b", "'", '"', "; touch hacked", "$(touch hacked)", "`touch hacked`", "line\nline", "*", "~", "\\", "-n",
@@ -111,3 +114,26 @@ def test_an_unknown_and_a_changed_host_key_are_refused(lab: Lab) -> None:
     path.write_text(f"{lines[1].split()[0]} {' '.join(lines[0].split()[1:])}\n")
     with pytest.raises(HostError, match="host key has changed: ssh-ed25519 SHA256:"):
         SshHost(where).run(["true"], 20)
+
+
+def test_trust_and_doctor(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "conf.yml"
+    conf = {"algorithm": "parameter_server", "num_workers": 6, "model": "softmax", "dataset": "digits", "steps": 5}
+    path.write_text(yaml.safe_dump(lab.spec("asked", job_conf=conf)))
+    known_hosts().unlink()
+    asked = manager("doctor", str(path), "--json")
+    assert asked.returncode == 4
+    assert [(one["subject"], one["verdict"]) for one in json.loads(asked.stdout)] == [("login", "wrong")] * 4
+    assert all("host key is not known" in one["detail"] for one in json.loads(asked.stdout))
+    refused = manager("trust", str(path))
+    assert refused.returncode == 4 and "compare the fingerprints" in refused.stderr and not known_hosts().exists()
+    assert manager("trust", str(path), "--yes").returncode == 0
+    well = manager("doctor", str(path), "--json")
+    assert well.returncode == 0, well.stdout
+    found = {(one["host"], one["subject"]): one["detail"] for one in json.loads(well.stdout)}
+    assert all("SHA256" not in detail for detail in found.values())
+    assert f"reaches {lab.hosts[0].address} at port" in found[lab.hosts[3].address, "server"]
+    lines = known_hosts().read_text().splitlines()
+    known_hosts().write_text("\n".join([f"{lines[1].split()[0]} {' '.join(lines[0].split()[1:])}", *lines[2:]]) + "\n")
+    changed = manager("trust", str(path), "--yes")
+    assert changed.returncode == 4 and "CHANGED" in changed.stdout and lab.hosts[1].address in changed.stderr

@@ -1,0 +1,42 @@
+"""kuiper doctor: what would stand in the way, host by host."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+from kuiper.cli.options import AsJson, Override, Quiet, SpecFile, Verbose
+
+COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red"}
+
+
+def doctor(
+    path: SpecFile,
+    override: Override = [],  # noqa: B006 - Typer copies it
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Look at every host of a spec: key, login, python, torch, GPUs, disk, clock, ports, leftovers."""
+    from kuiper.cli.show import console, print_json
+    from kuiper.cluster.doctor import examine
+    from kuiper.cluster.spec import load
+    from kuiper.errors import HostError
+
+    findings = examine(load(path, override))
+    wrong = [finding for finding in findings if finding.verdict == "wrong"]
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+        raise typer.Exit(HostError.exit_code if wrong else 0)
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("host", "what", "", "found", box=None, pad_edge=False)
+    for finding in findings:
+        if quiet and finding.verdict == "ok":
+            continue
+        found = finding.detail + (f"\n-> {finding.remedy}" if finding.remedy else "")
+        table.add_row(finding.host, finding.subject, Text(finding.verdict, COLOURS[finding.verdict]), found)
+    console().print(table)
+    raise typer.Exit(HostError.exit_code if wrong else 0)
