@@ -37,7 +37,7 @@ def lab(cluster: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     connect.cache_clear()
     yield cluster
     for host in cluster.hosts:
-        if not Path(host.folder, "sshd.pid").exists():
+        if not host.listens:
             host.start()
     runs = {Path(path).name for host in cluster.hosts for path in Path(host.home).glob("kuiper/runs/*/*")}
     left = [run for run in runs if agent.marked(KUIPER_RUN=run)]
