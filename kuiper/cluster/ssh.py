@@ -10,6 +10,7 @@ import shlex
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -22,7 +23,7 @@ from invoke.exceptions import CommandTimedOut
 from kuiper.cluster import agent
 from kuiper.cluster.host import Address, Result
 from kuiper.cluster.paths import known_hosts
-from kuiper.errors import HostError
+from kuiper.errors import HostError, Unreachable
 
 if TYPE_CHECKING:
     from paramiko.sftp_client import SFTPClient
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0
 TRIES = 3
 KEEPALIVE = 15
+SILENCE = 20.0
+"""Seconds without a word from a host, or from its kernel, after which a connection to it counts as lost."""
 SESSIONS = 5
 """At once over one connection. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says is raised as well
@@ -37,6 +40,11 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says is rais
 
 class Reopening(Connection):
     """A connection that was lost since its last use is opened again, once, before anything is asked of it."""
+
+    def open(self) -> None:
+        super().open()
+        self.transport.set_keepalive(KEEPALIVE)
+        watch(self.transport.sock)
 
     def create_session(self) -> paramiko.Channel:
         return self.again(super().create_session)
@@ -69,6 +77,8 @@ class SshHost:
         self._lock = threading.Lock()
         self._sessions = threading.Semaphore(SESSIONS)
         self._connection: Reopening | None = None
+        self._refused: tuple[float, HostError] | None = None
+        """When the last attempt to connect failed, and why."""
 
     @cached_property
     def agent(self) -> str:
@@ -82,10 +92,12 @@ class SshHost:
     def run(self, argv: Sequence[str], timeout: float) -> Result:
         # `timeout` on the host: when ours is over, a remote process would live on
         words = ["timeout", "-k", "5", f"{timeout:g}", *argv]
+        patience = timeout + CONNECT_TIMEOUT
         with self._session() as connection:
             try:
-                done = connection.run(shlex.join(words), hide=True, warn=True, in_stream=False, pty=False,
-                                      timeout=timeout + CONNECT_TIMEOUT, encoding="utf-8")
+                with self._answering(connection, patience + CONNECT_TIMEOUT):
+                    done = connection.run(shlex.join(words), hide=True, warn=True, in_stream=False, pty=False,
+                                          timeout=patience, encoding="utf-8")
             except CommandTimedOut:
                 raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again") from None
         if done.exited == 124:
@@ -143,18 +155,43 @@ class SshHost:
                 yield connection
             except paramiko.ssh_exception.NoValidConnectionsError as error:  # it was lost, and cannot be opened again
                 raise self._explained(error)[0] from error
-            except (paramiko.SSHException, EOFError, ConnectionError, socket.timeout) as error:
-                raise HostError(f"{self.name}: the connection was lost: {error or type(error).__name__}",
-                                "try again: what was started there goes on without it") from error
+            except (paramiko.SSHException, EOFError, OSError) as error:
+                if not isinstance(error, paramiko.ChannelException):  # a session less, but others go on over it
+                    connection.close()
+                raise Unreachable(f"{self.name}: the connection was lost: {str(error) or type(error).__name__}",
+                                  "try again: what was started there goes on without it") from error
+
+    @contextlib.contextmanager
+    def _answering(self, connection: Reopening, seconds: float) -> Iterator[None]:
+        """Paramiko waits without end for some answers: a connection that leaves the block waiting is closed."""
+        overdue = threading.Event()
+
+        def end() -> None:
+            overdue.set()
+            connection.close()
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if not overdue.is_set():
+                raise
+            raise Unreachable(f"{self.name}: it did not answer within {seconds:g} s", "is it overloaded?") from error
+        finally:
+            timer.cancel()
 
     @contextlib.contextmanager
     def _files(self, failure: str) -> Iterator[SFTPClient]:
         with self._session() as connection:
-            sftp = connection.open_sftp()
+            with self._answering(connection, 2 * CONNECT_TIMEOUT):
+                sftp = connection.open_sftp()
+            sftp.get_channel().settimeout(SILENCE)
             try:
                 yield sftp
             except OSError as error:
-                if isinstance(error, (ConnectionError, socket.timeout)):
+                if isinstance(error, (ConnectionError, TimeoutError)) or not connection.is_connected:
                     raise
                 said = error.strerror or str(error)
                 raise HostError(f"{self.name}: {failure}: {said}", "check the place, its space and who may "
@@ -163,9 +200,12 @@ class SshHost:
                 sftp.close()
 
     def _connected(self) -> Reopening:
+        asked = time.monotonic()
         with self._lock:
             if self._connection is not None and self._connection.is_connected:
                 return self._connection
+            if self._refused is not None and self._refused[0] > asked:  # while this thread waited for its turn
+                raise self._refused[1]
             for left in reversed(range(TRIES)):
                 connection = self._made()
                 try:
@@ -175,8 +215,8 @@ class SshHost:
                     connection.close()
                     problem, lasting = self._explained(error)
                     if lasting or not left:
+                        self._refused = time.monotonic(), problem
                         raise problem from error
-            connection.transport.set_keepalive(KEEPALIVE)
             self._connection = connection
             return connection
 
@@ -186,7 +226,8 @@ class SshHost:
         connection = Reopening(
             address.host, user=address.user, port=address.port, config=Config(),
             connect_timeout=CONNECT_TIMEOUT,
-            connect_kwargs={**login, "banner_timeout": CONNECT_TIMEOUT, "auth_timeout": CONNECT_TIMEOUT})
+            connect_kwargs={**login, "banner_timeout": CONNECT_TIMEOUT, "auth_timeout": CONNECT_TIMEOUT,
+                            "channel_timeout": CONNECT_TIMEOUT})
         # Fabric's own policy lets any unknown host in
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         connection.client.load_system_host_keys()
@@ -208,7 +249,20 @@ class SshHost:
         if isinstance(error, paramiko.SSHException) and "not found in known_hosts" in str(error):
             return HostError(f"{where}its host key is not known", "compare and accept it: `trust conf.yml`"), True
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        return HostError(f"{where}it cannot be reached: {said}", "is it up, and does its sshd listen there?"), False
+        # A connect that timed out has asked again and again by itself.
+        return Unreachable(f"{where}it cannot be reached: {said}", "is it up, and does its sshd listen "
+                                                                   "there?"), isinstance(error, TimeoutError)
+
+
+def watch(connection: Any) -> None:
+    """Have the kernel end a connection whose other end has been silent; one through a proxy is the proxy's."""
+    if not isinstance(connection, socket.socket):
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", int(SILENCE / 5) - 1),
+                          ("TCP_USER_TIMEOUT", int(1000 * SILENCE))):
+        if hasattr(socket, option):  # not every system has all of them
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def resolved(address: Address) -> tuple[str, int]:

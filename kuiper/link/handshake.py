@@ -31,6 +31,11 @@ _MAGIC = b"kuiper\x00\x01"  # the last byte is the version of everything on the 
 _HELLO = struct.Struct("<8sBBHII32s12x")
 _RETRY_SECONDS = 0.05
 _REFUSALS_TAKEN = 40
+SILENCE_SECONDS = 30
+"""How long nothing may come from the other end's kernel before its host, or the link to it, counts as dead. TCP
+sends again after 0.2 s, 0.6 s, 1.4 s, ..., each wait twice the one before: by then it has heard of the end of any
+cut of 10 s."""
+_PROBE_SECONDS = 5
 _LOCAL_BUFFER_BYTES = 192 << 10
 """Three segments of the loopback device; below one a stream stands still between delayed acknowledgements."""
 
@@ -199,9 +204,23 @@ def tune(connection: socket.socket, peer: str) -> None:
             connection.setsockopt(socket.SOL_SOCKET, option, _LOCAL_BUFFER_BYTES)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, name):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    probes = SILENCE_SECONDS // _PROBE_SECONDS - 1
+    for name, value in (("TCP_KEEPIDLE", _PROBE_SECONDS), ("TCP_KEEPINTVL", _PROBE_SECONDS), ("TCP_KEEPCNT", probes)):
+        _set(connection, name, value)
+
+
+def expect_no_silence(incoming: socket.socket) -> None:
+    """On a stream that is only read, what little was written, of the handshake, must be acknowledged as well.
+
+    Not on one that is written: there a peer that lives, but does not read, would be cut off for it. That its
+    host is gone shows on the stream from it, which nobody's slowness can silence.
+    """
+    _set(incoming, "TCP_USER_TIMEOUT", 1000 * SILENCE_SECONDS)
+
+
+def _set(connection: socket.socket, name: str, value: int) -> None:
+    if hasattr(socket, name):  # not every system has all of them
+        connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def shut(connection: socket.socket) -> None:

@@ -252,6 +252,7 @@ class Mesh:
             for half in halves:
                 half.close()
             raise
+        handshake.expect_no_silence(halves[1])
         self._add(Peer(self, rank, outgoing=halves[0], incoming=halves[1]), attempt=0)
 
     def _admitted(self, hello: Hello, host: str, outgoing: socket.socket, incoming: socket.socket) -> None:
@@ -262,6 +263,7 @@ class Mesh:
         if old is not None:
             old.cut(f"was replaced by its attempt {hello.attempt}")
             old.join(time.monotonic() + _CLOSE_SECONDS)
+        handshake.expect_no_silence(incoming)
         self._add(Peer(self, hello.rank, outgoing, incoming), hello.attempt)
 
     def _add(self, peer: Peer, attempt: int) -> None:
