@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from kuiper.attacks.adversary import Adversary
-from kuiper.errors import JobFailed, QuorumLost
+from kuiper.errors import JobFailed, QuorumLost, Unreachable
 from kuiper.link.attendance import Attendance, Losses, Notify
 from kuiper.link.base import Channel, Gathered, Link, Neighbours, Request, Traffic
 from kuiper.link.clock import WallClock
 from kuiper.link.inbox import Inbox
 from kuiper.link.local import tampering
 from kuiper.link.mesh import LEFT, Mesh
+from kuiper.link.stream import SILENT
 from kuiper.aggregation.sums import ordered_mean
 from kuiper.link.wire import Header, byte_view, frame_bytes
 from kuiper.topology import Exchange
@@ -318,6 +319,7 @@ class Requests:
 
         Raises:
             JobFailed: the hub is gone without one.
+            Unreachable: its host, or the link to it, is.
         """
         self._loop, self._wake = asyncio.get_running_loop(), self._wake or asyncio.Event()
         while True:
@@ -332,7 +334,10 @@ class Requests:
                 if self._over:
                     if self._reason is None:
                         return None
-                    raise JobFailed(f"the server is gone: it {self._reason}", "look at the log of ps")
+                    message = f"the server is gone: it {self._reason}"
+                    if self._reason == SILENT:  # it may be there again for the next attempt
+                        raise Unreachable(message, "see that the link is mended")
+                    raise JobFailed(message, "look at the log of ps")
             await self._wake.wait()
 
     def _signal(self) -> None:

@@ -26,6 +26,8 @@ GOODBYE, DIRECTORY, READY = 1, 2, 3
 """Kinds of control frames, in their header's `flags`."""
 LEFT = "left"
 """The reason that `gone` is given for an orderly goodbye."""
+SILENT = f"was silent for {SILENCE_SECONDS} s: its host, or the link to it, is down"
+"""The reason that `gone` is given for a link that is cut."""
 _JOIN_BYTES = 16384
 """Rows up to this size are sent with their header in one piece (and one TLS record)."""
 _SCRATCH_BYTES = 65536
@@ -265,7 +267,7 @@ class Receiver(threading.Thread):
             return f"broke the protocol: {error.message}"
         except OSError as error:
             if error.errno in _DEAD_LINK:
-                return f"was silent for {SILENCE_SECONDS} s: its host, or the link to it, is down"
+                return SILENT
             return f"lost the connection: {error}"
 
     def _frames(self) -> str:

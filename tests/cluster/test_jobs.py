@@ -7,56 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from kuiper.cluster import agent
-from tests.cluster.lab import Lab, LabHost
+from tests.cluster.jobs import LONG, goes_on, nothing_left, spec, status, step, submit, there
+from tests.cluster.lab import Lab
 from tests.integration.jobs import ROOT, events, follow, manager, trajectory, write_spec
 from tests.integration.test_faults import wait_for
 from tests.integration.test_parity import COMMON, FAMILIES
 
 pytestmark = pytest.mark.cluster
-LONG = {"dataset": "digits", "model": "softmax", "algorithm": "parameter_server", "aggregator": "median",
-        "num_workers": 6, "f": 2, "steps": 1_000_000, "eval_interval": 1000, "batch_size": 8}
-
-
-def spec(lab: Lab, folder: Path, name: str, job_conf: dict[str, Any], **more: Any) -> Path:
-    path = folder / f"{name}.yml"
-    path.write_text(yaml.safe_dump(lab.spec(name, log_path=str(folder / "logs"), job_conf=job_conf, **more)))
-    return path
-
-
-def submit(path: Path, *arguments: str) -> dict[str, Any]:
-    done = manager("submit", str(path), "--json", *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout)
-
-
-def status(name: str) -> dict[str, Any]:
-    return json.loads(manager("status", name, "--json").stdout)
-
-
-def step(name: str) -> int:
-    return status(name)["processes"][0]["step"] or 0
-
-
-def goes_on(name: str) -> None:
-    before = step(name)
-    wait_for(lambda: step(name) > before + 10)
-
-
-def there(host: LabHost, job: dict[str, Any], process: str) -> Path:
-    """A process's folder on its host."""
-    return Path(host.home, "kuiper", "runs", job["job_name"], job["run_id"], process)
-
-
-def nothing_left(job: dict[str, Any]) -> None:
-    assert not agent.marked(KUIPER_RUN=job["run_id"])
 
 
 @pytest.mark.parametrize("family", ["parameter_server", "elastic_gossip", "fedavg"])
