@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kuiper.cluster import probe
-from kuiper.cluster.host import LOCAL, Host, connect
-from kuiper.cluster.site import AT_ONCE, TIMEOUT, expanded, interpreter
+from kuiper.cluster.host import AT_ONCE, LOCAL, Host, connect
+from kuiper.cluster.site import TIMEOUT, expanded, interpreter
 from kuiper.errors import HostError
 
 if TYPE_CHECKING:

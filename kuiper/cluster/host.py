@@ -15,6 +15,9 @@ from kuiper.cluster import agent
 from kuiper.cluster.files import make_folder, write_bytes
 from kuiper.errors import HostError
 
+AT_ONCE = 32
+"""Hosts that are worked on at once, and connections that are open at once."""
+
 
 @dataclass(frozen=True)
 class Result:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from kuiper.cluster.host import LOCAL, Address, Host, connect
+from kuiper.cluster.host import AT_ONCE, LOCAL, Address, Host, connect
 from kuiper.cluster.snapshot import Code, Snapshot, local_code, pack
 from kuiper.errors import HostError
 
 if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
 
-AT_ONCE = 32
 TIMEOUT = 20.0
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from kuiper.cluster import store
 from kuiper.cluster.files import locked
-from kuiper.cluster.host import Host, connect
+from kuiper.cluster.host import AT_ONCE, Host, connect
 from kuiper.cluster.paths import ProcessPaths, RunPaths, state_folder
-from kuiper.cluster.site import AT_ONCE
 from kuiper.cluster.states import JobStatus, State
 from kuiper.cluster.stop import stop
 from kuiper.cluster.store import Job
