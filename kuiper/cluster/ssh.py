@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 10.0
 TRIES, PAUSE = 3, 1.0
-"""A busy sshd drops some of those who knock at once (MaxStartups), so that they come back one by one: after up
-to PAUSE seconds, and then up to twice that."""
+"""A busy sshd drops some of those who knock at once (MaxStartups): they come back one by one, after up to PAUSE
+seconds, and then up to twice that."""
 KEEPALIVE = 15
 SESSIONS = 5
 """At once over one connection. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
@@ -82,6 +82,10 @@ class SshHost:
         if not self.exists(path):
             self.put(source, path)
         return str(path)
+
+    def reach(self) -> None:
+        with self._login.session():
+            pass
 
     def run(self, argv: Sequence[str], timeout: float) -> Result:
         # `timeout` on the host: when ours is over, a remote process would live on
