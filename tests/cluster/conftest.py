@@ -10,6 +10,7 @@ import pytest
 
 from kuiper.cluster import agent
 from kuiper.cluster.host import connect
+from kuiper.cluster.ssh import Login
 from tests.cluster.lab import SSHD, Lab
 from tests.cluster.namespaces import lacking
 from tests.integration.test_faults import wait_for
@@ -34,6 +35,7 @@ def trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Lab], No
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
     connect.cache_clear()
+    Login.of.cache_clear()
 
     def trust(lab: Lab) -> None:
         known = tmp_path / "state" / "kuiper" / "known_hosts"

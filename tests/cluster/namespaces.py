@@ -122,9 +122,8 @@ class NamespaceHost(LabHost):
         who = agent.read(str(Path(self.folder, "init.json")))
         if not agent.alive(who):
             return
-        self.cut()
-        agent.send(who, signal.SIGKILL)
         ip("link", "delete", self.cable)
+        agent.send(who, signal.SIGKILL)
         while agent.alive(who):
             time.sleep(0.01)
         Path(self.folder, "sshd.pid").unlink(missing_ok=True)

@@ -37,15 +37,16 @@ def test_a_day_in_the_life_of_a_job(network: Lab, tmp_path: Path, data_root: Pat
     words = [sys.executable, str(ROOT / "manager.py"), "submit", str(spec(network, tmp_path, "day", conf)), "-f"]
     follower = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: manager("status", "day").returncode == 0 and step("day") > 5)
+    logs = subprocess.Popen([sys.executable, str(ROOT / "manager.py"), "logs", "day", "-f"], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     follower.send_signal(signal.SIGKILL)
     follower.wait()
     network.hosts[3].stop()
     network.hosts[2].cut()
     time.sleep(10)  # what is promised
     network.hosts[2].mend()
-    goes_on("day")
-    seen = processes("day")
-    assert not seen["worker_3"]["reached"] and seen["worker_2"]["state"] == "RUNNING"
+    seen = status("day")
+    assert seen["state"] == "RUNNING" and not seen["processes"][3]["reached"]
     network.hosts[3].start()
     assert manager("wait", "day").returncode == 0
     collected = manager("collect", "day")
@@ -53,6 +54,30 @@ def test_a_day_in_the_life_of_a_job(network: Lab, tmp_path: Path, data_root: Pat
     run_dir = status("day")["run_dir"]
     assert trajectory(run_dir) == trajectory(simulated["run_dir"])
     assert not events(run_dir, "gone") and not events(run_dir, "late")
+    said, complaints = logs.communicate(timeout=60)
+    assert logs.returncode == 0 and said.count("training begins") == 1
+    assert f"{network.hosts[3].address} port 22: it cannot be reached: " in complaints
+
+
+def test_what_one_sees_over_a_link_that_is_cut(network: Lab, tmp_path: Path) -> None:
+    lost = network.hosts[3]
+    submit(spec(network, tmp_path, "cut", {**LONG, "num_workers": 8}))
+    wait_for(lambda: step("cut") > 5)
+    lost.cut()
+    words = [sys.executable, str(ROOT / "manager.py")]
+    asked = {verb: subprocess.Popen([*words, verb, "cut"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+             for verb in ("status", "logs", "collect")}
+    for verb, one in asked.items():
+        said, _ = one.communicate(timeout=60)
+        assert one.returncode == 104 and f"{lost.address} port 22: it cannot be reached" in said, verb
+    stopped = manager("stop", "cut")
+    assert stopped.returncode == 104 and lost.address in stopped.stderr
+    wait_for(lambda: not any(host.processes for host in network.hosts if host is not lost), 10)
+    wait_for(lambda: not lost.processes, BOUND)
+    lost.mend()
+    for verb in ("status", "stop", "logs", "collect"):
+        assert manager(verb, "cut").returncode == 0, verb
+    assert processes("cut")["worker_3"]["state"] in ("FAILED", "STOPPED")
 
 
 def test_a_link_that_is_cut_for_good(network: Lab, tmp_path: Path) -> None:
