@@ -77,7 +77,7 @@ class Switch:
         ip("link", "delete", self.name)
 
 
-@dataclass
+@dataclass(eq=False)
 class NamespaceHost(LabHost):
     """A host with namespaces of its own. `on` boots it; `off` and `reboot` are a power cut.
 
@@ -112,7 +112,8 @@ class NamespaceHost(LabHost):
         boot.returncode = 0  # not ours to wait for: `off` may be another process's
         [init] = descendants(boot.pid)[:1]
         Path(self.folder, "init.json").write_text(json.dumps(agent.identity(init)))
-        ip("link", "add", self.cable, "type", "veth", "peer", "name", "eth0", "netns", str(init))
+        card = "02:00:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))  # the same at every boot
+        ip("link", "add", self.cable, "type", "veth", "peer", "name", "eth0", "address", card, "netns", str(init))
         ip("link", "set", self.cable, "master", self.switch, "up")
         for words in (["address", "add", f"{self.address}/24", "dev", "eth0"], ["link", "set", "eth0", "up"]):
             subprocess.run(self.inside(["ip", *words]), check=True)

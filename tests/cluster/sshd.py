@@ -29,7 +29,7 @@ Subsystem sftp internal-sftp -d {home}
 """
 
 
-@dataclass
+@dataclass(eq=False)
 class LabHost:
     """A host on this machine's own network: one of the addresses 127.0.0.x.
 
