@@ -31,6 +31,7 @@ while True:
     try: os.wait()
     except ChildProcessError: signal.sigtimedwait([signal.SIGCHLD], 1)' >/dev/null
 """
+IFF_UP = 1
 NEEDED = "sshd", "ip", "tc", "unshare", "nsenter"
 
 
@@ -142,6 +143,11 @@ class NamespaceHost(LabHost):
     def mend(self) -> None:
         """Plug the cable in again."""
         ip("link", "set", self.cable, "up")
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether its cable is pulled."""
+        return not int(Path(f"/sys/class/net/{self.cable}/flags").read_text(), 16) & IFF_UP
 
     def limit(self, rate: str) -> None:
         """Let no more than `rate` (as tc has it: 10mbit) through, in each direction."""
