@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,9 @@ import yaml
 from kuiper.cluster.host import Address, Host, LocalHost
 from kuiper.cluster.paths import known_hosts
 from kuiper.cluster.ssh import SESSIONS, SshHost
-from kuiper.errors import HostError
+from kuiper.errors import HostError, Unreachable
 from tests.cluster.lab import Lab, LabHost, keygen
+from tests.cluster.sshd import signalled
 from tests.integration.jobs import manager
 
 pytestmark = pytest.mark.cluster
@@ -95,6 +97,24 @@ def test_a_lost_connection_is_opened_again(lab: Lab) -> None:
     with pytest.raises(HostError, match=f"{lab.hosts[1].address} port {lab.hosts[1].port}: it cannot be reached"):
         host.run(["true"], 20)
     lab.hosts[1].start()
+    assert host.run(["echo", "back"], 20).out == "back\n"
+
+
+def test_a_host_that_hangs_is_not_waited_for_long(lab: Lab) -> None:
+    """As one that swaps does: its kernel answers, its sshd does not; first the one of our connection, then all."""
+    hung = lab.hosts[1]
+    host = SshHost(address(lab, hung))
+    host.reach()
+    signalled(hung.sessions(), signal.SIGSTOP)
+    assert host.run(["echo", "over another"], 20).out == "over another\n"
+    signalled([*hung.sessions(), hung.listening], signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            asked = [pool.submit(host.run, ["true"], 1), pool.submit(host.exists, PurePath("/"))]
+        assert all(hung.address in str(one.exception(60)) for one in asked)
+        assert all(isinstance(one.exception(), Unreachable) for one in asked)
+    finally:
+        signalled([*hung.sessions(), hung.listening], signal.SIGCONT)
     assert host.run(["echo", "back"], 20).out == "back\n"
 
 
