@@ -36,7 +36,7 @@ def check(
         specs = load(path, overrides, simulate).each()
         configs = [compose(one, simulate) for one in specs]
         preflight(specs[0], configs[0])
-        check_ports(configs[0])
+        check_ports(configs[0], len(configs))
     except KuiperError as error:
         if as_json:
             print(json.dumps({"ok": False, "problems": _problems(error)}))

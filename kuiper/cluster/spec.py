@@ -287,9 +287,6 @@ class _Reader:
                     each = " and ".join(sorted(map(str, said)))
                     self.problem(("worker_ips",), f"gives the host {host} two values of {name}: {each}",
                                  "write it once, or alike")
-        if len(spec.each()) > 1 and any(entry.host != LOCAL for entry in entries):
-            self.problem(("job_conf", "seed"), "lists several seeds, which only localhost can run in turn in this version",
-                         "submit them one by one: -o seed=1, -o seed=2, ..., each with its own job_name")
         if spec.ps_ip and spec.ps_ip[0].host == LOCAL and any(entry.host != LOCAL for entry in entries):
             self.problem(("ps_ip",), "is localhost, where workers on other hosts cannot reach it",
                          "give the address of this machine that they see, or put the server on another host")

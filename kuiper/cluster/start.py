@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from kuiper.cluster import store
+from kuiper.cluster import agent, store
 from kuiper.cluster.files import locked
 from kuiper.cluster.host import Host, connect
 from kuiper.cluster.paths import ProcessPaths, RunPaths, state_folder
@@ -17,7 +17,7 @@ from kuiper.cluster.site import AT_ONCE
 from kuiper.cluster.states import JobStatus, State
 from kuiper.cluster.stop import stop
 from kuiper.cluster.store import Job
-from kuiper.errors import HostError, JobFailed, KuiperError
+from kuiper.errors import ConflictError, HostError, JobFailed, KuiperError
 
 START_TIMEOUT = 30.0
 POLL = 0.15
@@ -60,8 +60,7 @@ def start_all(job: Job, config: Mapping[str, Any], say: Callable[[str], None]) -
         start_agent(job.host(process), job.at(process))
 
     begin(server)
-    queued = bool(job.after) and store.observe([job], detailed=True)[0].state is State.QUEUED
-    if workers and not queued:  # when a queued job gets its turn, its workers look for the address themselves
+    if workers:
         say(f"{server.name} started on {server.host}, waiting for its address")
         endpoint = _await_endpoint(job, server, float(config["conf"]["join_timeout"]))
         for site in job.sites:
@@ -79,11 +78,14 @@ def start_agent(host: Host, process: ProcessPaths) -> None:
 
     Raises:
         HostError: it ended at once; says what it said.
+        ConflictError: none of its `ports` is free.
     """
     result = host.run([host.python, "-I", host.agent, "start", str(process.folder)], START_TIMEOUT)
     if result.code:
         said = (result.err or result.out).strip()
         message = f"{host.name}: the agent of {process.folder.name} did not start: {said}"
+        if result.code == agent.PORTS_TAKEN:
+            raise ConflictError(message, "end what listens there, or give another range: job_conf.ports")
         raise HostError(message, f"see {process.log}")
 
 
