@@ -12,9 +12,11 @@ from kuiper.cli.options import (
     Follow,
     Override,
     Quiet,
+    Servers,
     Simulate,
     SpecFile,
     Verbose,
+    Workers,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ DETACHED = 101
 def submit(
     path: SpecFile,
     override: Override = [],  # noqa: B006 - Typer copies it
+    servers: Servers = None,
+    workers: Workers = None,
     simulate: Simulate = False,
     follow: Follow = False,
     as_json: AsJson = False,
@@ -38,8 +42,11 @@ def submit(
     from kuiper.cluster.launch import submit as submit_jobs
     from kuiper.cluster.spec import load
 
-    spec = load(path, override, simulate)
-    jobs = submit_jobs(spec, simulate or spec.mode == "simulate", (lambda line: None) if quiet else note)
+    spec = load(path, override, simulate, servers, workers)
+    say = (lambda line: None) if quiet else note
+    for line in spec.notes:
+        say(line)
+    jobs = submit_jobs(spec, simulate or spec.mode == "simulate", say)
     show(jobs, follow, as_json, quiet)
 
 

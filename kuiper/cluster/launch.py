@@ -179,6 +179,8 @@ def _stage(spec: Spec, job: Job, config: Mapping[str, Any], grounds: Mapping[str
 
     paths = job.paths
     write_bytes(paths.spec, spec.path.read_bytes())
+    for name, content in spec.host_files.items():
+        write_bytes(paths.host_file(name), content)
     write_bytes(paths.config, dump(dict(config)).encode())
     certificates = issue_certificates(job, config, spec.limits.duration, spec.limits.grace)
 
@@ -242,7 +244,8 @@ def _agent_order(
         env["PYTHONSAFEPATH"] = "1"
     return {
         "run_id": job.run_id, "process": process.name,
-        "after": [ground.run_dir(Path(run_dir)) for run_dir in job.after], "listen": _listen(job, config, process),
+        "after": [ground.run_dir(Path(run_dir)) for run_dir in job.after],
+        "listen": _listen(job, config, process),
         "argv": argv, "env": env, "cwd": str(code.folder),
         "setup_commands": spec.setup_commands, "duration": duration, "grace": spec.limits.grace,
         "retry": spec.on_failure["retry"] if process.rank else 0,

@@ -143,12 +143,13 @@ def test_seeds_take_turns_on_every_host(lab: Lab, tmp_path: Path) -> None:
     for job, alone in zip(jobs, simulated, strict=True):
         assert trajectory(job["run_dir"]) == trajectory(alone["run_dir"])
     for host in lab.hosts[1:]:
-        first, second = (json.loads(next(there(host, job, "").glob("worker_*/exit.json")).read_text()) for job in jobs)
+        ends = [next(there(host, job, "").glob("worker_*/exit.json")) for job in jobs]
+        first, second = (json.loads(path.read_text()) for path in ends)
         assert second["started"] >= first["ended"]
 
 
 def test_a_worker_whose_turn_comes_early_waits_for_its_server(lab: Lab, tmp_path: Path) -> None:
-    """On one host the first seed has failed, and is tolerated; there the second begins long before elsewhere."""
+    """On one host the first seed has failed, and is tolerated: there the second begins before elsewhere."""
     wait = 10
     conf = {**LONG, "aggregator": "average", "seed": [1, 2], "join_timeout": wait}
     first, second = submit(spec(lab, tmp_path, "early", conf))

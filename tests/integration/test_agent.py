@@ -253,7 +253,8 @@ def test_a_port_is_kept_from_the_queue_to_the_process(case: Case) -> None:
         (taken.folder / "agent.json").write_text(json.dumps(
             {"run_id": taken.run_id, "process": "ps", "argv": SLEEP, "listen": {**listen, "ports": ports}}))
         refused = taken.agent("start", str(taken.folder))
-        assert refused.returncode == agent.PORTS_TAKEN and f"ports {ports}: Address already in use" in refused.stderr
+        assert refused.returncode == agent.PORTS_TAKEN
+        assert f"ports {ports}: Address already in use" in refused.stderr
         assert not (queued.folder / "proc.json").exists()
         assert case.stop(grace=1).returncode == 0
         assert early.recv(1) == b"1"
