@@ -38,15 +38,16 @@ def submit(
     verbose: Verbose = False,
 ) -> None:
     """Start a job, or one per seed, and return; it needs this terminal no more. Ctrl-C only detaches."""
+    from kuiper.cli.progress import progress
     from kuiper.cli.show import note
     from kuiper.cluster.launch import submit as submit_jobs
     from kuiper.cluster.spec import load
 
     spec = load(path, override, simulate, servers, workers)
-    say = (lambda line: None) if quiet else note
-    for line in spec.notes:
-        say(line)
-    jobs = submit_jobs(spec, simulate or spec.mode == "simulate", say)
+    for line in () if quiet else spec.notes:
+        note(line)
+    with progress(hidden=quiet or as_json) as say:
+        jobs = submit_jobs(spec, simulate or spec.mode == "simulate", say)
     show(jobs, follow, as_json, quiet)
 
 
@@ -56,7 +57,7 @@ def show(jobs: Sequence[Job], follow: bool, as_json: bool, quiet: bool) -> None:
     from kuiper.cluster.store import observe
 
     detached = follow and not _follow(jobs, as_json, quiet)
-    statuses = observe(jobs, detailed=True)
+    statuses = observe(jobs, detailed=True) if follow or as_json else []
     if as_json:
         print_each([job_json(job, status) for job, status in zip(jobs, statuses, strict=True)])
     elif not follow or detached:

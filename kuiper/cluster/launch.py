@@ -18,11 +18,13 @@ from kuiper.cluster import store
 from kuiper.cluster.files import make_folder, write_bytes
 from kuiper.cluster.host import LOCAL, connect
 from kuiper.cluster.identity import myself
+from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.paths import RunPaths, absolute, check_job_name
 from kuiper.cluster.plan import Process, plan
 from kuiper.cluster.preflight import check_ports, preflight
+from kuiper.cluster.progress import Say, silent
 from kuiper.cluster.site import Ground, Site, prepare
-from kuiper.cluster.start import START_TIMEOUT, all_or_none, in_parallel, names_locked, start_all
+from kuiper.cluster.start import START_TIMEOUT, all_or_none, names_locked, start_all
 from kuiper.cluster.store import Job
 from kuiper.errors import ConflictError, HostError, JobFailed, KuiperError, SpecError
 
@@ -43,7 +45,7 @@ def process_argv(process: Process, run_dir: Path) -> list[str]:
     return [process.python, "-m", "kuiper.run", str(run_dir), str(process.rank)]
 
 
-def submit(spec: Spec, simulate: bool = False, say: Callable[[str], None] = lambda line: None) -> list[Job]:
+def submit(spec: Spec, simulate: bool = False, say: Say = silent) -> list[Job]:
     """Compose the spec's configuration and launch it, once per seed; returns when all runs or is queued.
 
     Raises:
@@ -64,7 +66,7 @@ def submit(spec: Spec, simulate: bool = False, say: Callable[[str], None] = lamb
 def launch(
     spec: Spec,
     configure: Callable[[Spec, str], Mapping[str, Any]],
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = silent,
     argv: Argv = process_argv,
 ) -> list[Job]:
     """`submit` with the configuration, a function of one job's spec and its run id, and the command given.
@@ -88,7 +90,7 @@ def launch(
             for one, config in zip(specs, configs, strict=True):
                 _create(one, config, grounds, series, jobs)
         for one, config, job in zip(specs, configs, jobs, strict=True):
-            _stage(one, job, config, grounds, values, argv)
+            _stage(one, job, config, grounds, values, argv, say)
     with all_or_none(jobs, say):
         for config, job in zip(configs, jobs, strict=True):
             start_all(job, config, say)
@@ -133,14 +135,16 @@ def _staged_or_removed() -> Iterator[list[Job]]:
         yield made
     except BaseException:
         for job in made:
-            for site in job.sites:
-                if site.address.host != LOCAL:
-                    with suppress(HostError):
-                        connect(site.address).run(["rm", "-rf", "--", site.run_dir], START_TIMEOUT)
+            in_parallel(_remove, (site for site in job.sites if site.address.host != LOCAL))
             shutil.rmtree(job.run_dir, ignore_errors=True)
             with suppress(OSError):
                 job.run_dir.parent.rmdir()  # unless other runs of that name are there
         raise
+
+
+def _remove(site: Site) -> None:
+    with suppress(HostError):
+        connect(site.address).run(["rm", "-rf", "--", site.run_dir], START_TIMEOUT)
 
 
 def _create(spec: Spec, config: Mapping[str, Any], grounds: Mapping[str, Ground], series: str,
@@ -173,7 +177,7 @@ def _create(spec: Spec, config: Mapping[str, Any], grounds: Mapping[str, Ground]
 
 
 def _stage(spec: Spec, job: Job, config: Mapping[str, Any], grounds: Mapping[str, Ground],
-           values: Mapping[str, str], argv: Argv) -> None:
+           values: Mapping[str, str], argv: Argv, say: Say) -> None:
     """Write the run directory, and every process's folder on its host."""
     from kuiper.config.compose import dump
 
@@ -184,25 +188,27 @@ def _stage(spec: Spec, job: Job, config: Mapping[str, Any], grounds: Mapping[str
     write_bytes(paths.config, dump(dict(config)).encode())
     certificates = issue_certificates(job, config, spec.limits.duration, spec.limits.grace)
 
-    def settle(site: Site) -> None:
-        code = grounds[site.address.host].code
-        there = {**config, "job": {**config["job"], "spec_folder": str(code.folder / "spec")}}
-        connect(site.address).put(dump(there).encode(), RunPaths(Path(site.run_dir)).config)
+    def stage(site: Site) -> None:
+        ground, host = grounds[site.address.host], connect(site.address)
+        if site.address.host != LOCAL:
+            there = {**config, "job": {**config["job"], "spec_folder": str(ground.code.folder / "spec")}}
+            host.put(dump(there).encode(), RunPaths(Path(site.run_dir)).config)
+        for process in plan(spec, config):
+            if process.host != site.address.host:
+                continue
+            own = job.at(process)
+            for name, data in certificates.get(process.name, {}).items():
+                host.put(data, own.tls / name, mode=0o600)
+            if values:
+                host.put(json.dumps(values).encode(), own.secrets, mode=0o600)
+            if process.host != LOCAL:
+                process = replace(process, python=ground.address.python)
+            words = argv(process, own.folder.parent)
+            order = _agent_order(spec, job, config, process, ground, words)
+            host.put(json.dumps(order, indent=2).encode(), own.agent)
+        say("staged", site.address.host)
 
-    def stage(process: Process) -> None:
-        ground, host, own = grounds[process.host], job.host(process), job.at(process)
-        for name, data in certificates.get(process.name, {}).items():
-            host.put(data, own.tls / name, mode=0o600)
-        if values:
-            host.put(json.dumps(values).encode(), own.secrets, mode=0o600)
-        if process.host != LOCAL:
-            process = replace(process, python=ground.address.python)
-        words = argv(process, own.folder.parent)
-        order = _agent_order(spec, job, config, process, ground, words)
-        host.put(json.dumps(order, indent=2).encode(), own.agent)
-
-    in_parallel(settle, [site for site in job.sites if site.address.host != LOCAL])
-    in_parallel(stage, plan(spec, config))
+    in_parallel(stage, job.sites)
 
 
 def issue_certificates(
@@ -245,7 +251,7 @@ def _agent_order(
     return {
         "run_id": job.run_id, "process": process.name,
         "after": [ground.run_dir(Path(run_dir)) for run_dir in job.after],
-        "listen": _listen(job, config, process),
+        "listen": _listen(job, config, process), "server": _server(job, process),
         "argv": argv, "env": env, "cwd": str(code.folder),
         "setup_commands": spec.setup_commands, "duration": duration, "grace": spec.limits.grace,
         "retry": spec.on_failure["retry"] if process.rank else 0,
@@ -262,3 +268,10 @@ def _listen(job: Job, config: Mapping[str, Any], process: Process) -> dict[str, 
     local = all(one.host == LOCAL for one in job.processes)
     return {"address": LOOPBACK if local else "", "host": LOOPBACK if local else process.host,
             "ports": config["conf"]["ports"]}
+
+
+def _server(job: Job, process: Process) -> str | None:
+    """Where a process of another host than the server's reads where that listens."""
+    server = job.processes[0]
+    away = process.host != server.host
+    return str(RunPaths(job.at(process).folder.parent).process(server.name).endpoint) if away else None

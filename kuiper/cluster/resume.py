@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -12,8 +12,10 @@ from kuiper.cluster import store
 from kuiper.cluster.host import connect
 from kuiper.cluster.identity import myself
 from kuiper.cluster.launch import issue_certificates, refuse_second, secret_values
+from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.preflight import REMEDY, check_ports, unusable
-from kuiper.cluster.start import START_TIMEOUT, all_or_none, in_parallel, names_locked, start_all
+from kuiper.cluster.progress import Say, silent
+from kuiper.cluster.start import START_TIMEOUT, all_or_none, names_locked, start_all
 from kuiper.cluster.states import State
 from kuiper.cluster.store import Job
 from kuiper.errors import ConflictError, JobFailed, SpecError, UsageError
@@ -22,7 +24,7 @@ RESUME = "resume"
 """The last word of the data plane's command (see kuiper.run)."""
 
 
-def resume(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) -> list[Job]:
+def resume(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
     """Start again what has not succeeded of a job, or of the jobs of one submit, one after the other.
 
     Their processes go on from the newest checkpoint that all processes of a job have.

@@ -1,23 +1,22 @@
-"""Where a job lives on each of its hosts: reached, with its interpreter and its code, before anything is made."""
+"""Where a job lives on each of its hosts: reached, fit, and with its code, before anything of it is made."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from kuiper.cluster.host import LOCAL, Address, Host, connect
+from kuiper.cluster.fitness import Finding, of_all, of_one
+from kuiper.cluster.host import LOCAL, Address, connect
+from kuiper.cluster.parallel import in_parallel, together
+from kuiper.cluster.progress import Say
 from kuiper.cluster.snapshot import Code, Snapshot, local_code, pack
+from kuiper.cluster.survey import Facts, survey
 from kuiper.errors import HostError
 
 if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
-
-AT_ONCE = 32
-TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
@@ -50,65 +49,55 @@ class Ground:
         return str(self.runs / run_dir.parent.name / run_dir.name if self.runs else run_dir)
 
 
-def prepare(spec: Spec, hosts: Iterable[str], say: Callable[[str], None]) -> dict[str, Ground]:
+def prepare(spec: Spec, hosts: Iterable[str], say: Say) -> dict[str, Ground]:
     """Reach every host, at most 32 at once, and bring the code there unless it is there already.
 
     Raises:
-        HostError: some cannot be reached, or have no fit interpreter or no room; names each of them.
+        HostError: some cannot be reached, or are not fit for the spec; names each of them.
     """
     names = list(dict.fromkeys(hosts))
-    snapshot = pack(spec.path.parent if spec.allow else None) if any(name != LOCAL for name in names) else None
+    away = any(name != LOCAL for name in names)
+    on_gpus = spec.mode == "cluster" and any(entry.gpus for entry in spec.worker_ips)
+    if not away and not on_gpus:  # it is this interpreter that will run it
+        return {LOCAL: Ground(Address(LOCAL), local_code())}
+    snapshot = pack(spec.path.parent if spec.allow else None) if away else None
 
-    def ready(name: str) -> Ground | HostError:
-        if snapshot is None or name == LOCAL:
-            return Ground(Address(LOCAL), local_code())
-        try:
-            return _prepared(spec, name, snapshot, say)
-        except HostError as error:
-            return error
+    def ready(name: str) -> tuple[Facts, Ground]:
+        facts = _looked_at(spec, name, snapshot, say)
+        refuse_wrong(of_one(spec, name, facts))
+        return facts, _prepared(spec, name, facts, snapshot, say)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        grounds = dict(zip(names, pool.map(ready, names), strict=True))
-    problems = [each for each in grounds.values() if isinstance(each, HostError)]
-    if problems:
-        raise HostError("\n".join(each.message for each in problems), problems[0].remedy)
-    return {name: each for name, each in grounds.items() if isinstance(each, Ground)}
+    found = dict(zip(names, in_parallel(ready, names), strict=True))
+    refuse_wrong(of_all({name: facts for name, (facts, _) in found.items()}))
+    return {name: ground for name, (_, ground) in found.items()}
 
 
-def _prepared(spec: Spec, name: str, snapshot: Snapshot, say: Callable[[str], None]) -> Ground:
+def refuse_wrong(findings: Iterable[Finding]) -> None:
+    """Raises HostError with those that would make a run fail."""
+    wrong = [each for each in findings if each.verdict == "wrong"]
+    if wrong:
+        raise together([HostError(f"{each.host}: {each.detail}", each.remedy) for each in wrong])
+
+
+def _looked_at(spec: Spec, name: str, snapshot: Snapshot | None, say: Say) -> Facts:
     host = connect(spec.address(name))
-    python = interpreter(host)
-    base = PurePosixPath(_ask(host, ["readlink", "-m", "--", expanded(host, spec.exp_path)]))
+    host.reach()
+    say("reached", name)
+    if name == LOCAL or snapshot is None:
+        facts = survey(host, str(Path(spec.log_path).absolute()))
+    else:
+        facts = survey(host, spec.exp_path, file=str(snapshot.entry))
+    say(f"python {facts['python']}, torch {facts['torch']}", name)
+    return facts
+
+
+def _prepared(spec: Spec, name: str, facts: Facts, snapshot: Snapshot | None, say: Say) -> Ground:
+    if name == LOCAL or snapshot is None:
+        return Ground(Address(LOCAL), local_code())
+    base = PurePosixPath(facts["base"])
     code = base / "code" / snapshot.digest
-    address = spec.address(name, python=python, base=str(base))
-    sent = snapshot.install(connect(address), code)
-    say(f"{name}: code {'sent' if sent else 'is there'}, {python}")
+    address = spec.address(name, python=facts["path"], base=str(base))
+    if not facts["there"]:
+        snapshot.install(connect(address), code)
+    say("code is there" if facts["there"] else f"code sent, {len(snapshot.archive) >> 10} kB", name)
     return Ground(address, Code(code, code), base / "runs")
-
-
-def interpreter(host: Host) -> str:
-    """An absolute path: the spec's, else the submitter's own where it exists there, else python3."""
-    if host.run(["test", "-x", host.python], TIMEOUT).code == 0:
-        return host.python
-    if host.python != sys.executable:
-        raise HostError(f"{host.name}: there is no interpreter {host.python}", "correct `python` of that host")
-    found = host.run(["sh", "-c", "command -v python3"], TIMEOUT).out.strip()
-    if not found:
-        raise HostError(f"{host.name}: there is no python3", "say which: {host: ..., python: /path/to/python}")
-    return found
-
-
-def expanded(host: Host, path: str) -> str:
-    """`path` with ~ and $HOME as on that host; one that is relative begins there too."""
-    home = _ask(host, ["printenv", "HOME"])
-    for word in ("~", "$HOME", "${HOME}"):
-        if path == word or path.startswith(word + "/"):
-            path = home + path[len(word):]
-    return path if path.startswith("/") else f"{home}/{path}"
-
-
-def _ask(host: Host, argv: list[str]) -> str:
-    done = host.run(argv, TIMEOUT)
-    if done.code:
-        raise HostError(f"{host.name}: {argv[0]} failed: {done.err.strip()}", "log in by hand and try it")
-    return done.out.strip()

@@ -64,21 +64,23 @@ class Snapshot:
     digest: str
     archive: bytes
 
-    def install(self, host: Host, folder: PurePosixPath) -> bool:
-        """Unpack it on a host, unless it is there; whether it was sent.
+    @property
+    def entry(self) -> PurePosixPath:
+        """A file below kuiper's folder on a host that has this snapshot."""
+        return PurePosixPath("code", self.digest, "kuiper", "run.py")
+
+    def install(self, host: Host, folder: PurePosixPath) -> None:
+        """Unpack it in a folder of a host.
 
         Raises:
             HostError: it cannot be written there.
         """
-        if host.exists(folder / "kuiper" / "run.py"):
-            return False
         archive = folder.with_name(f"{folder.name}.tar.gz")
         host.put(self.archive, archive)
         done = host.run([host.python, "-I", "-c", UNPACK, str(archive), str(folder)], UNPACK_TIMEOUT)
         if done.code:
             raise HostError(f"{host.name}: cannot unpack the code in {folder}: {done.err.strip()[-500:]}",
                             "check exp_path, its space and the interpreter there")
-        return True
 
 
 def pack(beside: Path | None) -> Snapshot:
