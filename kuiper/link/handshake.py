@@ -27,6 +27,8 @@ REFUSALS = {
     NO_FIRST: "the connection that should have come first is not there",
 }
 HANDSHAKE_SECONDS = 5.0
+_QUEUE_SECONDS = 20 * 86400.0
+"""Without limit, as far as a socket can wait: poll counts milliseconds in 31 bits."""
 _MAGIC = b"kuiper\x00\x01"  # the last byte is the version of everything on the wire
 _HELLO = struct.Struct("<8sBBHII32s12x")
 _RETRY_SECONDS = 0.05
@@ -127,8 +129,12 @@ class Door:
             return raw
         return self._server.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
 
-    def dial(self, rank: int, host: str, port: int, hello: Hello, timeout: float) -> socket.socket:
+    def dial(self, rank: int, host: str, port: int, hello: Hello, timeout: float,
+             queued: bool = False) -> socket.socket:
         """Connect to a process, trying again until the timeout is over if nobody is there yet.
+
+        Of a `queued` one the agent keeps the port: a connection stands although nobody answers on it yet, and
+        is waited on for as long as it stands. The timeout begins again when it breaks.
 
         Raises:
             HostError: nobody answers in time, it is not who it should be, or it refuses us.
@@ -137,8 +143,9 @@ class Door:
         deadline = time.monotonic() + timeout
         refused = 0
         while True:
+            began = time.monotonic()
             try:
-                return self._dial_once(rank, host, port, hello, deadline)
+                return self._dial_once(rank, host, port, hello, deadline, queued)
             except ssl.SSLError as error:
                 if not isinstance(error, ssl.SSLEOFError):
                     raise HostError(
@@ -155,6 +162,8 @@ class Door:
                 problem, refused = error, refused + 1
             except OSError as error:
                 problem = error
+            if time.monotonic() - began > 2 * HANDSHAKE_SECONDS:  # only one that stood lasts so long
+                deadline = time.monotonic() + timeout
             if time.monotonic() + _RETRY_SECONDS > deadline or refused > _REFUSALS_TAKEN:
                 raise HostError(
                     f"{who} cannot be reached: {problem}",
@@ -162,11 +171,15 @@ class Door:
                 ) from problem
             time.sleep(_RETRY_SECONDS)
 
-    def _dial_once(self, rank: int, host: str, port: int, hello: Hello, deadline: float) -> socket.socket:
+    def _dial_once(self, rank: int, host: str, port: int, hello: Hello, deadline: float,
+                   queued: bool) -> socket.socket:
         patience = max(min(HANDSHAKE_SECONDS, deadline - time.monotonic()), 0.01)
         connection = socket.create_connection((host, port), timeout=patience)
         try:
             tune(connection, connection.getpeername()[0])
+            if queued:
+                patience = _QUEUE_SECONDS
+                connection.settimeout(patience)
             if self._client is not None:
                 connection = self._client.wrap_socket(connection)
             self._check_name(connection, rank)
