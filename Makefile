@@ -1,6 +1,6 @@
 # make quickstart   train with 3 Byzantine workers of 10, without and with a robust rule, and draw it
 # make test         all tests but the slow ones and those over ssh
-# make test-cluster jobs over ssh, on sshds of its own; needs openssh-server
+# make test-cluster jobs over ssh, on sshds of its own; needs openssh-server, and root and iproute2 for links that are cut
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -31,7 +31,7 @@ test-slow: install
 	$(BIN)/python -m pytest -m slow
 
 test-cluster: install
-	$(BIN)/python -m pytest -m cluster tests/cluster
+	$(BIN)/python -m pytest -m cluster tests/cluster -rs --durations=10
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .hypothesis

@@ -226,9 +226,10 @@ class Login:
             except paramiko.ssh_exception.NoValidConnectionsError as error:  # it was lost, and cannot be opened again
                 raise self._explained(error)[0] from error
             except (paramiko.SSHException, EOFError, OSError) as error:
-                if not isinstance(error, paramiko.ChannelException):  # a session less, but others go on over it
+                if not isinstance(error, paramiko.ChannelException):  # the others' sessions go on
                     connection.close()
-                raise Unreachable(f"{self.name}: the connection was lost: {str(error) or type(error).__name__}",
+                said = str(error) or type(error).__name__
+                raise Unreachable(f"{self.name}: the connection was lost: {said}",
                                   "try again: what was started there goes on without it") from error
 
     def _connected(self) -> Reopening:
@@ -236,7 +237,7 @@ class Login:
         with self._lock:
             if self._connection is not None and self._connection.is_connected:
                 return self._connection
-            if self._refused is not None and self._refused[0] > asked:  # while this thread waited for its turn
+            if self._refused is not None and self._refused[0] > asked:  # while this thread waited
                 raise self._refused[1]
             for tried in range(1, TRIES + 1):
                 connection = self._made()
@@ -281,12 +282,12 @@ class Login:
         if isinstance(error, paramiko.SSHException) and "not found in known_hosts" in str(error):
             return HostError(f"{where}its host key is not known", "compare and accept it: `trust conf.yml`"), True
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        problem = Unreachable(f"{where}it cannot be reached: {said}", "is it up, and does its sshd listen there?")
-        return problem, isinstance(error, TimeoutError)  # TCP has tried again all the time
+        down = Unreachable(f"{where}it cannot be reached: {said}", "is it up, and does its sshd listen there?")
+        return down, isinstance(error, TimeoutError)  # TCP has tried again all the time
 
 
 def watch(connection: Any) -> None:
-    """Have the kernel end a connection whose other end is silent; one through a proxy is the proxy's to watch."""
+    """Have the kernel end a connection whose other end is silent; a proxy has to watch its own."""
     if not isinstance(connection, socket.socket):
         return
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

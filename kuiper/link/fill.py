@@ -50,7 +50,7 @@ class _Decrypting:
         self._connection = connection
         self._receive = connection.recv_into
         self._problem = 0
-        """What the kernel said of the connection: Python makes an end of file of it (SSL_read_ex returns 0)."""
+        """The connection's error, of which Python makes an end of file (SSL_read_ex returns 0)."""
         self._readable = select.poll()
         self._readable.register(connection, select.POLLIN)
 
@@ -73,5 +73,6 @@ class _Decrypting:
                 _turns.put(None)
             [(_, events)] = self._readable.poll()
             if events & select.POLLERR:  # what came before is read first
-                self._problem = self._problem or self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                error = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                self._problem = self._problem or error
         return got

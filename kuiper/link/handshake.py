@@ -34,9 +34,10 @@ _HELLO = struct.Struct("<8sBBHII32s12x")
 _RETRY_SECONDS = 0.05
 _REFUSALS_TAKEN = 40
 SILENCE_SECONDS = 30
-"""How long nothing may come from the other end's kernel before its host, or the link to it, counts as dead. TCP
-sends again after 0.2 s, 0.6 s, 1.4 s, ..., each wait twice the one before: by then it has heard of the end of any
-cut of 10 s."""
+"""How long nothing may come from the other end's kernel before its host, or the link to it, counts as dead.
+
+TCP sends again after 0.2 s, 0.6 s, 1.4 s, ..., each wait twice the one before: by then it has heard that a cut
+of 10 s is over."""
 _PROBE_SECONDS = 5
 _LOCAL_BUFFER_BYTES = 192 << 10
 """Three segments of the loopback device; below one a stream stands still between delayed acknowledgements."""
@@ -217,9 +218,9 @@ def tune(connection: socket.socket, peer: str) -> None:
             connection.setsockopt(socket.SOL_SOCKET, option, _LOCAL_BUFFER_BYTES)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    probes = SILENCE_SECONDS // _PROBE_SECONDS - 1
-    for name, value in (("TCP_KEEPIDLE", _PROBE_SECONDS), ("TCP_KEEPINTVL", _PROBE_SECONDS), ("TCP_KEEPCNT", probes)):
-        _set(connection, name, value)
+    _set(connection, "TCP_KEEPIDLE", _PROBE_SECONDS)
+    _set(connection, "TCP_KEEPINTVL", _PROBE_SECONDS)
+    _set(connection, "TCP_KEEPCNT", SILENCE_SECONDS // _PROBE_SECONDS - 1)
 
 
 def expect_no_silence(incoming: socket.socket) -> None:

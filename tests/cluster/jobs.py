@@ -1,4 +1,4 @@
-"""Jobs over ssh for the tests of this folder: written for a lab, submitted and asked about as a user would."""
+"""Jobs over ssh for these tests: written for a lab, submitted and asked about as a user would."""
 
 from __future__ import annotations
 

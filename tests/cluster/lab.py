@@ -1,7 +1,7 @@
 """A cluster on one machine, with an sshd per host that has its own address, port, keys and home.
 
-    python -m tests.cluster.lab up 8 [FOLDER]                start one, on 127.0.0.2, .3, ...; no root is needed
-    python -m tests.cluster.lab up 8 --namespaces [FOLDER]   as root: hosts with networks and processes of their own
+    python -m tests.cluster.lab up 8 [FOLDER]                on 127.0.0.2, .3, ...; no root is needed
+    python -m tests.cluster.lab up 8 --namespaces [FOLDER]   as root: each with a network and processes of its own
     python -m tests.cluster.lab down FOLDER                  end it
 
 With namespaces also, HOST as in the inventory:
@@ -70,7 +70,8 @@ class Lab:
                                  LabHost.make(folder, f"127.0.0.{number}", key))
                 lab.hosts[-1].on()
                 lab.hosts[-1].start()
-            known = {"switch": asdict(switch) if switch else None, "hosts": [asdict(host) for host in lab.hosts]}
+            hosts = [asdict(host) for host in lab.hosts]
+            known = {"switch": asdict(switch) if switch else None, "hosts": hosts}
             (folder / "lab.json").write_text(json.dumps(known))
         except BaseException:
             lab.down()
@@ -105,10 +106,11 @@ class Lab:
     def spec(self, name: str, processes: int = 1, **more: object) -> dict[str, object]:
         """A job spec: the server on the first host, `processes` workers on each of the others."""
         server, *workers = self.hosts
+        each = [{"host": host.address, "port": host.port, "processes": processes} for host in workers]
         return {
             "job_name": name,
             "ps_ip": [{"host": server.address, "port": server.port}],
-            "worker_ips": [{"host": host.address, "port": host.port, "processes": processes} for host in workers],
+            "worker_ips": each,
             "exp_path": "~/kuiper",
             "auth": {"ssh_user": self.user, "ssh_private_key": str(self.key)},
             **more,

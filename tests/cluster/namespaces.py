@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kuiper.cluster import agent
-from tests.cluster.sshd import LabHost, command, descendants, signalled
+from tests.cluster.sshd import LabHost, command, descendants
 
 SUBNET = "10.213.{}.{}"
 PORT = 22
@@ -32,6 +32,7 @@ while True:
     except ChildProcessError: signal.sigtimedwait([signal.SIGCHLD], 1)' >/dev/null
 """
 IFF_UP = 1
+UNSHARE = "unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"
 NEEDED = "sshd", "ip", "tc", "unshare", "nsenter"
 
 
@@ -42,8 +43,7 @@ def lacking() -> str:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     if missing := [name for name in NEEDED if not any(Path(each, name).exists() for each in path.split(":"))]:
         return f"there is no {', '.join(missing)}: install openssh-server, iproute2 and util-linux"
-    tried = subprocess.run(["unshare", "--net", "--pid", "--fork", "--mount-proc", "true"], capture_output=True,
-                           text=True)
+    tried = subprocess.run([*UNSHARE, "true"], capture_output=True, text=True)
     return f"this kernel allows no namespaces: {tried.stderr.strip()}" if tried.returncode else ""
 
 
@@ -102,19 +102,20 @@ class NamespaceHost(LabHost):
         """Boot: under a new boot id, with nothing mounted, its cable plugged in."""
         boot_id = Path(self.folder, "boot_id")
         boot_id.write_text(f"{uuid.uuid4()}\n")
-        words = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", INIT, "init",
-                 str(boot_id), sys.executable]
+        words = [*UNSHARE, "sh", "-c", INIT, "init", str(boot_id), sys.executable]
         with open(Path(self.folder, "init.log"), "ab") as log:
-            boot = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd="/",
-                                    start_new_session=True)
+            boot = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+                                    cwd="/", start_new_session=True)
         if boot.stdout.readline() != b"up\n":
             raise RuntimeError(f"{self.address} did not boot: {Path(self.folder, 'init.log').read_text()}")
         boot.stdout.close()
         boot.returncode = 0  # not ours to wait for: `off` may be another process's
         [init] = descendants(boot.pid)[:1]
         Path(self.folder, "init.json").write_text(json.dumps(agent.identity(init)))
-        card = "02:00:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))  # the same at every boot
-        ip("link", "add", self.cable, "type", "veth", "peer", "name", "eth0", "address", card, "netns", str(init))
+        # The card's address is the same at every boot: others may have it in their ARP caches.
+        card = "02:00:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))
+        end = ["name", "eth0", "address", card, "netns", str(init)]
+        ip("link", "add", self.cable, "type", "veth", "peer", *end)
         ip("link", "set", self.cable, "master", self.switch, "up")
         for words in (["address", "add", f"{self.address}/24", "dev", "eth0"], ["link", "set", "eth0", "up"]):
             subprocess.run(self.inside(["ip", *words]), check=True)
@@ -157,7 +158,8 @@ class NamespaceHost(LabHost):
 
     def mount(self, folder: str, options: str) -> None:
         """Mount a tmpfs there, until the next boot; options as mount has them: size=4m."""
-        subprocess.run(self.inside(["mount", "--mkdir", "-t", "tmpfs", "-o", options, "tmpfs", folder]), check=True)
+        words = ["mount", "--mkdir", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+        subprocess.run(self.inside(words), check=True)
 
     def path(self, path: str | Path) -> Path:
         """A path of this host's as it is seen from outside, mounts included."""

@@ -1,7 +1,7 @@
 """No sequence of drops, kills and repeats leaves a process behind that `stop` does not find.
 
-Random sequences on hosts whose processes can be counted from outside: when every job has been stopped, nothing
-may run there at all. KUIPER_SEQUENCE=<seed>[,<seconds>] chooses another sequence than the one of every run.
+Random sequences on hosts whose processes can be counted from outside: when every job has been stopped,
+nothing may run there at all. KUIPER_SEQUENCE=<seed>[,<seconds>] chooses another than the one of every run.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Storm:
         self.hosts = lab.hosts
         self.done: list[str] = []
         self.verbs: list[subprocess.Popen[bytes]] = []
-        conf = {**LONG, "num_workers": len(lab.hosts) - 1, "f": 1, "aggregator": "average", "checkpoint_interval": 20,
-                "join_timeout": 15}
+        conf = {**LONG, "num_workers": len(lab.hosts) - 1, "f": 1, "aggregator": "average",
+                "checkpoint_interval": 20, "join_timeout": 15}
         more = {"on_failure": {"retry": 1}, "limits": {"grace": 2}, "setup_commands": STRAYS}
         self.specs = {name: spec(lab, folder, name, conf, **more) for name in NAMES}
 
@@ -64,7 +64,8 @@ class Storm:
         return self.run("submit", str(self.specs[self.random.choice(NAMES)]))
 
     def verb(self) -> str:
-        return self.run(self.random.choice(("stop", "stop", "resume", "status", "collect")), self.random.choice(NAMES))
+        verb = self.random.choice(("stop", "stop", "resume", "status", "collect"))
+        return self.run(verb, self.random.choice(NAMES))
 
     def kill_verb(self) -> str:
         """The submitter's, wherever it is."""

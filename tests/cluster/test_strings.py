@@ -54,12 +54,12 @@ def test_such_job_names_are_refused(name: str, lab: Lab, tmp_path: Path) -> None
     assert not hacked(tmp_path, *(host.home for host in lab.hosts)) and not (tmp_path / "logs").exists()
 
 
-@pytest.mark.parametrize(("override", "code"), [
-    (f"dataset={NASTY}", 3), (f"job_name={NASTY}", 3), ("steps=$(touch hacked)", 3), ("seed=1; touch hacked", 3),
-    ("model={_target_: os.system, command: touch hacked}", 3), ("dataset.root=${oc.env:HOME}", 3)])
-def test_such_overrides_are_refused(override: str, code: int, lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("override", [
+    f"dataset={NASTY}", f"job_name={NASTY}", "steps=$(touch hacked)", "seed=1; touch hacked",
+    "model={_target_: os.system, command: touch hacked}", "dataset.root=${oc.env:HOME}"])
+def test_such_overrides_are_refused(override: str, lab: Lab, tmp_path: Path) -> None:
     refused = manager("submit", str(lab_spec(lab, tmp_path, "laid", SHORT)), "-o", override)
-    assert refused.returncode == code and "Traceback" not in refused.stderr, refused.stderr
+    assert refused.returncode == 3 and "Traceback" not in refused.stderr, refused.stderr
     assert not hacked(tmp_path, *(host.home for host in lab.hosts)) and not (tmp_path / "logs").exists()
 
 
@@ -73,7 +73,8 @@ def test_a_training_perf_that_would_run_something_is_refused(lab: Lab, tmp_path:
 
     (there(lab.hosts[0], job, "ps") / "training_perf").write_bytes(pickle.dumps({"perf": Touch()}))
     refused = manager("collect", "perf", "--json")
-    assert refused.returncode == 104 and "training_perf" in refused.stderr and "Traceback" not in refused.stderr
+    assert refused.returncode == 104 and "training_perf" in refused.stderr
+    assert "Traceback" not in refused.stderr
     assert manager("plot", "perf", "-o", str(tmp_path / "plot.png")).returncode
     assert not hacked(tmp_path)
 

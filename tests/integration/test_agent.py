@@ -309,6 +309,16 @@ def test_stop_before_the_start(case: Case) -> None:
     assert not (case.folder / "log").exists() or case.log == ""
 
 
+def test_signals_before_python_3_9(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    with subprocess.Popen(SLEEP) as process:
+        who = agent.identity(process.pid) or {}
+        assert not agent.send({**who, "start_time": 1}, signal.SIGKILL)
+        assert agent.send(who, signal.SIGKILL)
+        assert process.wait(10) == -signal.SIGKILL
+        assert not agent.send(who, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("change", [{"start_time": 1}, {"boot_id": "another boot"}])
 def test_a_reused_pid_and_a_reboot_signal_nobody(case: Case, change: dict[str, Any]) -> None:
     with subprocess.Popen(SLEEP) as bystander:
