@@ -1,7 +1,7 @@
 """A cluster on one machine, with an sshd per host that has its own address, port, keys and home.
 
     python -m tests.cluster.lab up 8 [FOLDER]                on 127.0.0.2, .3, ...; no root is needed
-    python -m tests.cluster.lab up 8 --namespaces [FOLDER]   as root: each with a network and processes of its own
+    python -m tests.cluster.lab up 8 --namespaces [FOLDER]   as root: with networks and processes of their own
     python -m tests.cluster.lab down FOLDER                  end it
 
 With namespaces also, HOST as in the inventory:

@@ -16,6 +16,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from kuiper.cluster import agent
 from tests.cluster.sshd import LabHost, command, descendants
@@ -89,6 +90,8 @@ class NamespaceHost(LabHost):
 
     switch: str = ""
     cable: str = ""
+    _boot: ClassVar[subprocess.Popen[bytes] | None] = None
+    """What was started here for the current boot; `off` may also be another process's."""
 
     @classmethod
     def plugged(cls, folder: Path, number: int, authorized_key: Path, switch: Switch) -> NamespaceHost:
@@ -109,7 +112,7 @@ class NamespaceHost(LabHost):
         if boot.stdout.readline() != b"up\n":
             raise RuntimeError(f"{self.address} did not boot: {Path(self.folder, 'init.log').read_text()}")
         boot.stdout.close()
-        boot.returncode = 0  # not ours to wait for: `off` may be another process's
+        self._boot = boot
         [init] = descendants(boot.pid)[:1]
         Path(self.folder, "init.json").write_text(json.dumps(agent.identity(init)))
         # The card's address is the same at every boot: others may have it in their ARP caches.
@@ -129,6 +132,8 @@ class NamespaceHost(LabHost):
         agent.send(who, signal.SIGKILL)
         while agent.alive(who):
             time.sleep(0.01)
+        if self._boot is not None:
+            self._boot.wait()
         Path(self.folder, "sshd.pid").unlink(missing_ok=True)
 
     def reboot(self) -> None:

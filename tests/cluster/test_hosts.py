@@ -101,7 +101,7 @@ def test_a_lost_connection_is_opened_again(lab: Lab) -> None:
 
 
 def test_a_host_that_hangs_is_not_waited_for_long(lab: Lab) -> None:
-    """As one that swaps: its kernel answers, its sshd does not; first that of our connection, then every one."""
+    """As one that swaps: its kernel answers, its sshd does not; that of our connection, then all of them."""
     hung = lab.hosts[1]
     host = SshHost(address(lab, hung))
     host.reach()

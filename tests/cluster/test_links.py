@@ -20,8 +20,8 @@ from tests.integration.jobs import ROOT, events, follow, manager, trajectory, wr
 from tests.integration.test_faults import wait_for
 
 pytestmark = pytest.mark.cluster
-MNIST = {"model": "softmax", "algorithm": "parameter_server", "aggregator": "multi_krum", "num_workers": 8,
-         "num_byzantine": 2, "f": 2, "attack": "alie", "steps": 800, "eval_interval": 400, "batch_size": 16}
+ROBUST = {"model": "softmax", "algorithm": "parameter_server", "aggregator": "multi_krum", "num_workers": 8,
+         "num_byzantine": 2, "f": 2, "attack": "alie", "steps": 1500, "eval_interval": 500, "batch_size": 16}
 BOUND = 3 * SILENCE_SECONDS
 """Twice what the silence takes to be noticed, and the time that a process needs to end."""
 
@@ -30,14 +30,25 @@ def processes(name: str) -> dict[str, dict[str, Any]]:
     return {process["name"]: process for process in status(name)["processes"]}
 
 
-def test_a_day_in_the_life_of_a_job(network: Lab, tmp_path: Path, data_root: Path) -> None:
+@pytest.fixture
+def dataset(request: pytest.FixtureRequest) -> dict[str, Any] | str:
+    """MNIST where it is, else scikit-learn's digits."""
+    try:
+        return {"mnist": {"root": str(request.getfixturevalue("data_root"))}}
+    except pytest.skip.Exception:
+        return "digits"
+
+
+def test_a_day_in_the_life_of_a_job(network: Lab, tmp_path: Path, dataset: dict[str, Any] | str) -> None:
     """Its submitter is killed, a link is cut for 10 s, an sshd is ended: it has the bits of a simulation."""
-    conf = {**MNIST, "dataset": {"mnist": {"root": str(data_root)}}}
+    conf = {**ROBUST, "dataset": dataset}
     simulated = follow(write_spec(tmp_path, "simulated", conf, 0), "--simulate")
     words = [sys.executable, str(ROOT / "manager.py")]
-    follower = subprocess.Popen([*words, "submit", str(spec(network, tmp_path, "day", conf)), "-f"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    follower = subprocess.Popen([*words, "submit", str(spec(network, tmp_path, "day", conf)), "-f"],
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: manager("status", "day").returncode == 0 and step("day") > 5)
-    logs = subprocess.Popen([*words, "logs", "day", "-f"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    logs = subprocess.Popen([*words, "logs", "day", "-f"], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     follower.send_signal(signal.SIGKILL)
     follower.wait()
     network.hosts[3].stop()
@@ -45,7 +56,7 @@ def test_a_day_in_the_life_of_a_job(network: Lab, tmp_path: Path, data_root: Pat
     time.sleep(10)  # what is promised
     network.hosts[2].mend()
     seen = status("day")
-    assert seen["state"] == "RUNNING" and not seen["processes"][3]["reached"]
+    assert seen["state"] in ("RUNNING", "SUCCEEDED") and not seen["processes"][3]["reached"]
     network.hosts[3].start()
     assert manager("wait", "day").returncode == 0
     collected = manager("collect", "day")
