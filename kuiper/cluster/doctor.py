@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
 
 LISTENING = 8.0
+"""Seconds in which 32 hosts try to connect. Who listens has done so as soon as all have."""
 LISTEN = """
 import socket, sys, time
 listener = socket.socket()
@@ -24,10 +26,11 @@ listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind(("", int(sys.argv[1])))
 listener.listen(64)
 listener.settimeout(0.2)
-end = time.time() + float(sys.argv[2])
-while time.time() < end:
+end, awaited = time.time() + float(sys.argv[2]), int(sys.argv[3])
+while awaited and time.time() < end:
     try:
         listener.accept()[0].close()
+        awaited -= 1
     except OSError:
         pass
 """
@@ -75,7 +78,8 @@ def _paths(spec: Spec, facts: dict[str, Facts]) -> Iterator[Finding]:
     if server not in facts or not others:
         return
     port = str(ports).partition("-")[0] if ports else str(secrets.choice(range(29600, 29650)))
-    listen = [facts[server]["path"], "-I", "-c", LISTEN, port, str(LISTENING)]
+    seconds = LISTENING * math.ceil(len(others) / (AT_ONCE - 1))
+    listen = [facts[server]["path"], "-I", "-c", LISTEN, port, str(seconds), str(len(others))]
 
     def reach(name: str) -> Finding:
         words = [facts[name]["path"], "-I", "-c", REACH, server, port, str(LISTENING - 3)]
@@ -86,7 +90,7 @@ def _paths(spec: Spec, facts: dict[str, Facts]) -> Iterator[Finding]:
                        "open it in the firewalls between, or give a range that is open: job_conf.ports")
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        listening = pool.submit(connect(spec.address(server)).run, listen, LISTENING + TIMEOUT)
+        listening = pool.submit(connect(spec.address(server)).run, listen, seconds + TIMEOUT)
         yield from pool.map(reach, others)
         if listening.result().code:
             said = listening.result().err.strip().splitlines()[-1:]

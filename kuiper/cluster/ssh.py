@@ -174,6 +174,10 @@ class Login:
         """End the connection, if there is one."""
         with self._lock:
             if self._connection is not None:
+                sock = self._connection.transport.sock
+                if isinstance(sock, socket.socket):  # at once: paramiko's thread may be reading from it
+                    with contextlib.suppress(OSError):
+                        sock.shutdown(socket.SHUT_RDWR)
                 self._connection.close()
                 self._connection = None
 
