@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from kuiper.cluster.fitness import Finding, of_all, of_one
 from kuiper.cluster.host import AT_ONCE, LOCAL, connect
+from kuiper.cluster.paths import absolute
+from kuiper.cluster.preflight import REMEDY, unusable
 from kuiper.cluster.survey import TIMEOUT, Facts, survey
 from kuiper.errors import HostError
 
 if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
 
+HERE = "this machine"
 LISTENING = 8.0
 """Seconds in which 32 hosts try to connect. Who listens has done so as soon as all have."""
 LISTEN = """
@@ -59,7 +62,8 @@ def examine(spec: Spec) -> list[Finding]:
         findings += of_one(spec, name, found)
     findings += of_all(facts)
     findings += _paths(spec, facts)
-    return sorted(findings, key=lambda finding: hosts.index(finding.host))
+    findings += _here(spec)
+    return sorted(findings, key=lambda finding: [*hosts, HERE].index(finding.host))
 
 
 def _look(spec: Spec, name: str) -> Facts | Finding:
@@ -69,6 +73,13 @@ def _look(spec: Spec, name: str) -> Facts | Finding:
         return survey(connect(spec.address(name)), folder, thorough=True)
     except HostError as error:
         return Finding(name, "login", "wrong", error.message, error.remedy)
+
+
+def _here(spec: Spec) -> Iterator[Finding]:
+    """What every submit needs of this machine."""
+    wrong = unusable(absolute(spec.log_path) / spec.job_name, len(spec.worker_ips))
+    if wrong:
+        yield Finding(HERE, "log_path", "wrong", wrong, REMEDY)
 
 
 def _paths(spec: Spec, facts: dict[str, Facts]) -> Iterator[Finding]:
@@ -83,7 +94,10 @@ def _paths(spec: Spec, facts: dict[str, Facts]) -> Iterator[Finding]:
 
     def reach(name: str) -> Finding:
         words = [facts[name]["path"], "-I", "-c", REACH, server, port, str(LISTENING - 3)]
-        done = connect(spec.address(name)).run(words, LISTENING + TIMEOUT)
+        try:
+            done = connect(spec.address(name)).run(words, LISTENING + TIMEOUT)
+        except HostError as error:
+            return Finding(name, "login", "wrong", error.message, error.remedy)
         if done.code == 0:
             return Finding(name, "server", "ok", f"reaches {server} at port {port}")
         return Finding(name, "server", "wrong", f"does not reach {server} at port {port}: {done.err.strip()}",

@@ -36,6 +36,9 @@ YEAR = 365 * 86400.0
 KEEP_MEMORY = {  # bytes; else glibc returns a step's activations, and asks for them again page by page
     "MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 
+REMOVE = 'rm -rf -- "$1"; rmdir -- "${1%/*}" 2> /dev/null'
+"""A run directory, and the job's folder above it unless other runs are there."""
+
 Argv = Callable[[Process, Path], list[str]]
 """(process, run directory) -> what its agent starts."""
 
@@ -144,7 +147,7 @@ def _staged_or_removed() -> Iterator[list[Job]]:
 
 def _remove(site: Site) -> None:
     with suppress(HostError):
-        connect(site.address).run(["rm", "-rf", "--", site.run_dir], START_TIMEOUT)
+        connect(site.address).run(["sh", "-c", REMOVE, "sh", site.run_dir], START_TIMEOUT)
 
 
 def _create(spec: Spec, config: Mapping[str, Any], grounds: Mapping[str, Ground], series: str,

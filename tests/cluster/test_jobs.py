@@ -151,24 +151,6 @@ def test_a_rebooted_host(lab: Lab, tmp_path: Path) -> None:
     nothing_left(job)
 
 
-def test_nothing_is_started_where_one_host_is_wrong(lab: Lab, tmp_path: Path) -> None:
-    def refused(says: str, code: int = 4, **changes: Any) -> None:
-        path = spec(lab, tmp_path, "wrong", LONG, **changes)
-        done = manager("submit", str(path))
-        assert done.returncode == code and says in done.stderr, done.stderr
-        assert not (tmp_path / "logs" / "wrong").exists() and "Traceback" not in done.stderr
-
-    lab.hosts[3].stop()
-    refused(f"{lab.hosts[3].address} port {lab.hosts[3].port}: it cannot be reached")
-    lab.hosts[3].start()
-    entries = lab.spec("wrong")["worker_ips"]
-    refused("no interpreter /opt/none", worker_ips=[{**entries[0], "python": "/opt/none"}, *entries[1:]])
-    refused("does not let nobody-here in", auth={"ssh_user": "nobody-here", "ssh_private_key": str(lab.key)})
-    Path(lab.hosts[2].home, "occupied").write_text("")
-    refused(f"{lab.hosts[2].address}: ", exp_path="~/occupied")
-    refused("is localhost, where workers on other hosts cannot reach it", 3, ps_ip="localhost")
-
-
 def test_a_process_that_cannot_start_rolls_all_back(lab: Lab, tmp_path: Path) -> None:
     path = spec(lab, tmp_path, "broken", LONG, setup_commands=["test $KUIPER_PROCESS != worker_2"])
     done = manager("submit", str(path))
