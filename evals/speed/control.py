@@ -14,15 +14,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.cluster.idle import DEAF, IDLE, counted, submit_idle, write_spec
 from tests.cluster.lab import Lab
 
 HERE = Path(__file__).parent
@@ -32,42 +30,25 @@ GRACE = 2.0
 LIMITS = {"list": 0.4, "status": 0.4, "logs": 0.4, "stop": 0.4, "check": 1.5}
 STEPS = {"reached": "reached", "python": "python and torch found", "code": "code there", "staged": "staged",
          "ps": "server started", "worker": "workers started", "RUNNING": "RUNNING"}
-CONF = {"algorithm": "parameter_server", "num_workers": MANY, "model": "softmax", "dataset": "digits",
-        "steps": 1_000_000, "eval_interval": 1_000_000}
-# A process that costs nothing: the server's socket, and then nothing more. $1 ignores SIGTERM.
-IDLE = """
-import json, os, signal, socket, sys, time
-if sys.argv[3] == "deaf":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-if sys.argv[2] == "0":
-    listener = socket.create_server(("", 0), backlog=1024)
-    path = sys.argv[1] + "/ps/endpoint.json"
-    with open(path + ".tmp", "w") as file:
-        json.dump({"host": "127.0.0.2", "port": listener.getsockname()[1]}, file)
-    os.rename(path + ".tmp", path)
-time.sleep(600)
-"""
 
 
 # ---------------------------------------------------------------- in a process of its own
 
 
-def submit(conf: str, idle: str = "") -> None:
+def submit(conf: str, does: str = "") -> None:
     """Submit a spec and print as JSON when each host came how far, in seconds since this process began."""
-    from kuiper.cluster import launch
-    from kuiper.cluster.spec import load
-    from kuiper.config.compose import compose
-
-    def argv(process: Any, run_dir: Path) -> list[str]:
-        if not idle:
-            return launch.process_argv(process, run_dir)
-        return [process.python, "-c", IDLE, str(run_dir), str(process.rank), idle]
-
     said: list[tuple[float, str, str]] = []
-    spec = load(conf)
-    said.append((age(), "", "spec checked"))
-    launch.launch(spec, lambda one, run_id: compose(one, False, run_id),
-                  lambda line, host="": said.append((age(), host, line)), argv)  # fmt: skip
+
+    def say(line: str, host: str = "") -> None:
+        said.append((age(), host, line))
+
+    if does:
+        submit_idle(Path(conf), does, say)
+    else:
+        from kuiper.cluster.launch import submit as submit_job
+        from kuiper.cluster.spec import load
+
+        submit_job(load(conf), say=say)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps({"said": said, "cpu": usage.ru_utime + usage.ru_stime, "bytes": bytes_of_connections()}))
 
@@ -80,9 +61,10 @@ def age() -> float:
 
 def bytes_of_connections() -> dict[str, int]:
     """What each connection of this process has carried, both ways, with 52 bytes of headers a segment."""
-    shown = subprocess.run(["ss", "-Htinp", "state", "established"], capture_output=True, text=True, check=True)
+    words = ["ss", "-Htinp", "state", "established"]
+    lines = iter(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines())
     found = {}
-    for line, numbers in zip(*[iter(shown.stdout.splitlines())] * 2, strict=True):
+    for line, numbers in zip(lines, lines, strict=True):
         if f"pid={os.getpid()}," not in line:
             continue
         counts = dict(word.split(":", 1) for word in numbers.split() if ":" in word)
@@ -109,39 +91,12 @@ def busy() -> float:
     return (sum(map(int, numbers[:8])) - int(numbers[3]) - int(numbers[4])) / os.sysconf("SC_CLK_TCK")
 
 
-@contextmanager
-def counted(ports: set[int]) -> Iterator[Callable[[], int]]:
-    """The most connections to these ports that were established at once, as their sshds' sockets have it."""
-    most, over = 0, threading.Event()
-
-    def count() -> None:
-        nonlocal most
-        while not over.wait(0.005):
-            rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-            now = sum(row[3] == "01" and int(row[1].rpartition(":")[2], 16) in ports for row in rows)
-            most = max(most, now)
-
-    thread = threading.Thread(target=count)
-    thread.start()
-    try:
-        yield lambda: most
-    finally:
-        over.set()
-        thread.join()
-
-
-def write_spec(lab: Lab, name: str, hosts: int) -> Path:
-    some = Lab(lab.folder, lab.hosts[:hosts])
-    path = lab.folder / f"{name}.yml"
-    path.write_text(yaml.safe_dump(some.spec(
-        name, log_path=str(lab.folder / "logs"), limits={"grace": f"{GRACE}s"}, job_conf=CONF)))  # fmt: skip
-    return path
-
-
 def verbs(spec: Path) -> list[str]:
     """Start-up: each verb five times, as a person runs it; the job is one that has ended here."""
     local = {"job_name": "here", "ps_ip": "localhost", "worker_ips": ["localhost:1"],
-             "log_path": str(spec.parent / "logs"), "job_conf": {**CONF, "num_workers": 2, "steps": 2}}
+             "log_path": str(spec.parent / "logs"), "job_conf": {
+                 "algorithm": "parameter_server", "num_workers": 2, "model": "softmax",
+                 "dataset": "digits", "steps": 2}}
     path = spec.with_name("here.yml")
     path.write_text(yaml.safe_dump(local))
     run("manager.py", "submit", str(path), "--follow", "-q")
@@ -159,24 +114,23 @@ def verbs(spec: Path) -> list[str]:
 def timeline(said: list[tuple[float, str, str]]) -> list[str]:
     """When the first and the last host had come to each step."""
     rows = ["| step | first host | last host |", "|---|---|---|"]
-    rows.append(f"| spec checked | {said[0][0]:.2f} | |")
     for word, title in STEPS.items():
         times = [when for when, host, line in said if host and line.startswith(word)]
         rows.append(f"| {title} | {min(times):.2f} | {max(times):.2f} |")
     return rows
 
 
-def submitted(path: Path, idle: str = "") -> tuple[dict[str, Any], float, float]:
+def submitted(path: Path, *does: str) -> tuple[dict[str, Any], float, float]:
     """What a submit in a process of its own says, and the CPU seconds and wall seconds that it took."""
     before = busy()
-    wall, _, said = run("-m", "evals.speed.control", "submit", str(path), *([idle] if idle else []))
+    wall, _, said = run("-m", "evals.speed.control", "submit", str(path), *does)
     return json.loads(said), wall, busy() - before
 
 
-def stopped(name: str, ports: set[int]) -> tuple[float, float, int]:
+def stopped(name: str, lab: Lab) -> tuple[float, float, int]:
     """Wall and CPU seconds of a stop, and the most connections at once."""
     before = busy()
-    with counted(ports) as most:
+    with counted(lab) as most:
         wall, _, _ = run("manager.py", "stop", name, "-q")
     return wall, busy() - before, most()
 
@@ -202,34 +156,34 @@ def measure(lab: Lab) -> str:
     known = Path(os.environ["XDG_STATE_HOME"], "kuiper", "known_hosts")
     known.parent.mkdir(parents=True)
     known.write_text(lab.known_hosts())
-    few, many = write_spec(lab, "few", HOSTS), write_spec(lab, "many", MANY)
-    ports = {host.port for host in lab.hosts}
+    few = write_spec(lab, "few", HOSTS, limits={"grace": f"{GRACE}s"})
+    many = write_spec(lab, "many", MANY)
     load = os.getloadavg()[0]
     lines = [f"Measured on {os.cpu_count()} cores, load {load:.1f} before it began. "
              "Every host is an sshd on these cores, and so is the submitter.", "", *verbs(few), ""]
 
     first, _, _ = submitted(few)
-    stopped("few", ports)
+    stopped("few", lab)
     again, _, cpu = submitted(few)
     running = max(when for when, host, line in again["said"] if host and line.startswith("RUNNING"))
-    obeyed = stopped("few", ports)
-    submitted(few, "deaf")
-    deaf = stopped("few", ports)
+    obeyed = stopped("few", lab)
+    submitted(few, DEAF)
+    deaf = stopped("few", lab)
     lines += [
         f"Seconds since the command began, {HOSTS} hosts that have the code:", "", *timeline(again["said"]), "",
         f"RUNNING after {running:.2f} s (limit 3), {again['cpu']:.2f} CPU seconds of them the submitter's, "
-        f"{cpu:.1f} those of the whole machine, the hosts' processes that import torch meanwhile included.", "",
+        f"{cpu:.1f} those of the whole machine, that of processes which import torch meanwhile included.", "",
         f"Bytes to and from a host, headers included: {max(first['bytes'].values()) / 1e3:.0f} kB with the code, "
         f"then {max(again['bytes'].values()) / 1e3:.0f} kB at the most (limit 100).", "",
         f"`stop` of {HOSTS} hosts with a grace of {GRACE:g} s: {obeyed[0]:.2f} s where processes end at once, "
         f"{deaf[0]:.2f} s where they ignore SIGTERM (limit {GRACE + 3:g}).", "",
     ]
 
-    submitted(many, "idle")
-    stopped("many", ports)
-    with counted(ports) as most:
-        said, wall, cpu = submitted(many, "idle")
-    down = stopped("many", ports)
+    submitted(many, IDLE)
+    stopped("many", lab)
+    with counted(lab) as most:
+        said, wall, cpu = submitted(many, IDLE)
+    down = stopped("many", lab)
     lines += [
         f"{MANY} hosts with idle processes: {wall:.1f} s to RUNNING, {said['cpu']:.1f} CPU seconds the "
         f"submitter's, {cpu:.1f} the machine's, at most {most()} connections at once; `stop` {down[0]:.1f} s, "

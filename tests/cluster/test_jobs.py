@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ def spec(lab: Lab, folder: Path, name: str, job_conf: dict[str, Any], **more: An
 
 def submit(path: Path, *arguments: str) -> dict[str, Any]:
     done = manager("submit", str(path), "--json", *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
     return json.loads(done.stdout)
 
 
@@ -174,6 +176,30 @@ def test_of_two_submits_at_once_one_wins(lab: Lab, tmp_path: Path) -> None:
     said = [one.communicate(timeout=100) for one in both]
     assert sorted(one.returncode for one in both) == [0, 5], said
     assert manager("stop", "twice").returncode == 0
+
+
+def test_a_line_per_host(lab: Lab, tmp_path: Path) -> None:
+    """On a terminal each is updated in place; elsewhere every step is a line."""
+    path = spec(lab, tmp_path, "lines", {**LONG, "steps": 5})
+    master, slave = pty.openpty()
+    words = [sys.executable, str(ROOT / "manager.py"), "submit", str(path)]
+    submitting = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=slave)
+    os.close(slave)
+    said = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while data := os.read(master, 65536):
+            said += data
+    os.close(master)
+    assert submitting.wait() == 0 and said.count(b"reached") > len(lab.hosts)  # drawn again and again
+    last = said.decode().rpartition("staged")[2]
+    assert all(re.search(rf"\d s  {host.address} +RUNNING \(1\)", last) for host in lab.hosts), last
+    manager("stop", "lines")
+    plain = manager("submit", str(path)).stderr
+    for host in lab.hosts:
+        steps = re.findall(rf"\d s  {host.address}: (\w+)", plain)
+        assert [step for step in steps if not step.startswith(("ps", "worker"))] == [
+            "reached", "python", "code", "staged", "RUNNING"], plain
+    manager("stop", "lines")
 
 
 def test_code_is_sent_once(lab: Lab, tmp_path: Path) -> None:
