@@ -27,10 +27,10 @@ def logs(
     verbose: Verbose = False,
 ) -> None:
     """Show the logs of a job, merged by time, each line with its process (-q leaves that out)."""
-    from kuiper.cli.show import print_json
+    from kuiper.cli.show import note, print_json
     from kuiper.cluster.logs import merged, readers
     from kuiper.cluster.store import find, observe
-    from kuiper.errors import UsageError
+    from kuiper.errors import PartlyDone, UsageError
 
     found = find(job)
     if rank is not None and rank >= len(found[0].processes):
@@ -45,9 +45,11 @@ def logs(
         return source.process if len(found) == 1 else f"{source.job.job_name} {source.process}"
 
     width = max(map(len, map(named, sources)))
+    told: set[str] = set()
     while True:
         # before reading, so that nothing said at the end is lost
-        alive = follow and any(status.alive for status in observe(found, detailed=True))
+        seen = observe(found, detailed=True) if follow else []
+        alive = any(status.alive or not status.state.final for status in seen)
         for line in merged(sources, whole=not alive):
             if not pattern.search(line.text) or errors and not line.is_error:
                 continue
@@ -57,8 +59,14 @@ def logs(
                 print_json({"time": line.time, **content, **where}, None)
             else:
                 print(line.shown if quiet else f"{named(line):{width}} | {line.shown}", flush=True)
+        missed = dict.fromkeys(source.missed for source in sources if source.missed)
+        if not alive and missed:
+            raise PartlyDone("; ".join(missed), "ask again when that is mended")
         if not alive:
             return
+        for why in missed.keys() - told:
+            note(f"{why}; trying again")
+        told = set(missed)
         try:
             time.sleep(REFRESH)
         except KeyboardInterrupt:

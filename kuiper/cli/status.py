@@ -39,13 +39,17 @@ def status(
                 print_each(states, None if watch else 2)
             else:
                 print("\n".join(status.state.value for status in seen))
-            if not watch or _ended(seen):
+            if not watch:
+                raise typer.Exit(_exit_code(seen))
+            if _ended(seen):
                 return
             time.sleep(REFRESH)
             seen = observe(found, detailed=True)
     out = console()
     if not watch or not out.is_terminal:
         out.print(_views(found, seen))
+    if not watch:
+        raise typer.Exit(_exit_code(seen))
     if watch and out.is_terminal:
         _watch(found, seen, out)
     elif watch:
@@ -53,6 +57,13 @@ def status(
             time.sleep(REFRESH)
             seen = observe(found, detailed=True)
         out.print(_views(found, seen))
+
+
+def _exit_code(seen: Sequence[JobStatus]) -> int:
+    """0, or 104 when not all is known."""
+    from kuiper.errors import PartlyDone
+
+    return 0 if all(status.reached for status in seen) else PartlyDone.exit_code
 
 
 def _ended(seen: Sequence[JobStatus]) -> bool:

@@ -12,9 +12,11 @@ from kuiper.cli.options import (
     Follow,
     Override,
     Quiet,
+    Servers,
     Simulate,
     SpecFile,
     Verbose,
+    Workers,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ DETACHED = 101
 def submit(
     path: SpecFile,
     override: Override = [],  # noqa: B006 - Typer copies it
+    servers: Servers = None,
+    workers: Workers = None,
     simulate: Simulate = False,
     follow: Follow = False,
     as_json: AsJson = False,
@@ -35,10 +39,13 @@ def submit(
 ) -> None:
     """Start a job, or one per seed, and return; it needs this terminal no more. Ctrl-C only detaches."""
     from kuiper.cli.progress import progress
+    from kuiper.cli.show import note
     from kuiper.cluster.launch import submit as submit_jobs
     from kuiper.cluster.spec import load
 
-    spec = load(path, override, simulate)
+    spec = load(path, override, simulate, servers, workers)
+    for line in () if quiet else spec.notes:
+        note(line)
     with progress(hidden=quiet or as_json) as say:
         jobs = submit_jobs(spec, simulate or spec.mode == "simulate", say)
     show(jobs, follow, as_json, quiet)

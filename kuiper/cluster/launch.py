@@ -24,7 +24,6 @@ from kuiper.cluster.plan import Process, plan
 from kuiper.cluster.preflight import check_ports, preflight
 from kuiper.cluster.progress import Say, silent
 from kuiper.cluster.site import Ground, Site, prepare
-from kuiper.cluster.snapshot import Code
 from kuiper.cluster.start import START_TIMEOUT, all_or_none, names_locked, start_all
 from kuiper.cluster.store import Job
 from kuiper.errors import ConflictError, HostError, JobFailed, KuiperError, SpecError
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
 
 YEAR = 365 * 86400.0
+LOOPBACK = "127.0.0.1"
 KEEP_MEMORY = {  # bytes; else glibc returns a step's activations, and asks for them again page by page
     "MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 
@@ -89,7 +89,7 @@ def launch(
         with names_locked(names):
             for name in names:
                 refuse_second(name)
-            check_ports(configs[0])
+            check_ports(configs[0], len(configs))
             for one, config in zip(specs, configs, strict=True):
                 _create(one, config, grounds, series, jobs)
         for one, config, job in zip(specs, configs, jobs, strict=True):
@@ -170,7 +170,7 @@ def _create(spec: Spec, config: Mapping[str, Any], grounds: Mapping[str, Ground]
         message = f"cannot make the run directory {paths.folder}: {error.strerror}"
         raise KuiperError(message, "choose a log_path that this user may write to") from error
     processes = [store.Process(process.name, process.host) for process in plan(spec, config)]
-    sites = [ground.site(paths.folder, spec.job_name, run_id) for ground in grounds.values()]
+    sites = [Site(ground.address, ground.run_dir(paths.folder)) for ground in grounds.values()]
     job = Job(
         paths.folder, spec.job_name, run_id, config["job"]["mode"], time.time(), spec.limits.grace, processes,
         sites, series, [str(each.run_dir) for each in made], submitter=myself(),
@@ -186,6 +186,8 @@ def _stage(spec: Spec, job: Job, config: Mapping[str, Any], grounds: Mapping[str
 
     paths = job.paths
     write_bytes(paths.spec, spec.path.read_bytes())
+    for name, content in spec.host_files.items():
+        write_bytes(paths.host_file(name), content)
     write_bytes(paths.config, dump(dict(config)).encode())
     certificates = issue_certificates(job, config, spec.limits.duration, spec.limits.grace)
 
@@ -205,7 +207,7 @@ def _stage(spec: Spec, job: Job, config: Mapping[str, Any], grounds: Mapping[str
             if process.host != LOCAL:
                 process = replace(process, python=ground.address.python)
             words = argv(process, own.folder.parent)
-            order = _agent_order(spec, job, config, process, ground.code, words)
+            order = _agent_order(spec, job, config, process, ground, words)
             host.put(json.dumps(order, indent=2).encode(), own.agent)
         say("staged", site.address.host)
 
@@ -228,9 +230,12 @@ def issue_certificates(
 
 
 def _agent_order(
-    spec: Spec, job: Job, config: Mapping[str, Any], process: Process, code: Code, argv: list[str]
+    spec: Spec, job: Job, config: Mapping[str, Any], process: Process, ground: Ground, argv: list[str]
 ) -> dict[str, Any]:
     """What agent.json says (see agent.py)."""
+    code, duration = ground.code, spec.limits.duration
+    if duration is not None and process.rank:  # its turn may come long before the server's
+        duration += len(job.after) * (duration + spec.limits.grace)
     threads = str(config["conf"]["threads"])
     env = {
         "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads,
@@ -247,14 +252,25 @@ def _agent_order(
         env["PYTHONPATH"] = str(code.python_path)
         env["PYTHONSAFEPATH"] = "1"
     return {
-        "run_id": job.run_id, "process": process.name, "after": job.after, "server": _server(job, process),
+        "run_id": job.run_id, "process": process.name,
+        "after": [ground.run_dir(Path(run_dir)) for run_dir in job.after],
+        "listen": _listen(job, config, process), "server": _server(job, process),
         "argv": argv, "env": env, "cwd": str(code.folder),
-        "setup_commands": spec.setup_commands, "duration": spec.limits.duration, "grace": spec.limits.grace,
+        "setup_commands": spec.setup_commands, "duration": duration, "grace": spec.limits.grace,
         "retry": spec.on_failure["retry"] if process.rank else 0,
         "final_codes": [SpecError.exit_code, ConflictError.exit_code, JobFailed.exit_code],
         "secrets": spec.secrets,
         "log_bytes": 64 << 20, "log_keep": 3,
     }  # fmt: skip
+
+
+def _listen(job: Job, config: Mapping[str, Any], process: Process) -> dict[str, Any] | None:
+    """Where a process listens: the server, and each of the peers of an algorithm without one."""
+    if len(job.processes) == 1 or process.rank and not config["conf"]["algorithm"]["_peers_"]:
+        return None
+    local = all(one.host == LOCAL for one in job.processes)
+    return {"address": LOOPBACK if local else "", "host": LOOPBACK if local else process.host,
+            "ports": config["conf"]["ports"]}
 
 
 def _server(job: Job, process: Process) -> str | None:

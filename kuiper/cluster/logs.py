@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from kuiper.cluster.host import AT_ONCE
 from kuiper.cluster.store import Job, Process
-from kuiper.errors import HostError
+from kuiper.errors import HostError, Unreachable
 
 _FAILURE = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt|Lost|Failed)\b|Traceback \(most recent call")
 BUNYAN_ERROR = 50
@@ -56,6 +58,7 @@ class Reader:
 
     Attributes:
         offset: bytes of the log already read; what a caller keeps to go on after a drop.
+        missed: why the host could not be asked the last time, '' if it could.
     """
 
     job: Job
@@ -63,22 +66,27 @@ class Reader:
     offset: int = 0
     last_time: float = 0.0
     rest: bytes = field(default=b"", repr=False)
+    missed: str = ""
 
     @property
     def process(self) -> str:
         return self.source.name
 
     def read(self, whole: bool = False) -> list[Line]:
-        """The lines since the last call.
+        """The lines since the last call; none, and `missed` says why, when its host cannot be reached.
 
         Args:
             whole: also an unfinished last line; for a process that has ended.
         """
         host, path = self.job.host(self.source), self.job.at(self.source).log
+        self.missed = ""
         try:
             data = host.get(path, self.offset)
             if not data and self.offset and not host.get(path, self.offset - 1):  # the agent rotated it
                 self.offset, self.rest, data = 0, b"", host.get(path)
+        except Unreachable as error:
+            self.missed = error.message
+            return []
         except HostError:
             return []  # nothing started there yet
         self.offset += len(data)
@@ -110,5 +118,6 @@ def readers(job: Job, rank: int | None = None) -> list[Reader]:
 
 def merged(sources: list[Reader], whole: bool = False) -> Iterator[Line]:
     """What is new in all of them, in the order of time; lines of one process keep theirs."""
-    lines = [line for source in sources for line in source.read(whole)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        lines = [line for read in pool.map(lambda source: source.read(whole), sources) for line in read]
     yield from sorted(lines, key=lambda line: line.time)

@@ -44,9 +44,9 @@ class Ground:
     code: Code
     runs: PurePosixPath | None = None
 
-    def site(self, run_dir: Path, job_name: str, run_id: str) -> Site:
-        """The place of one job, whose run directory on the submitter is `run_dir`."""
-        return Site(self.address, str(self.runs / job_name / run_id if self.runs else run_dir))
+    def run_dir(self, run_dir: Path) -> str:
+        """Where this host has the job whose run directory on the submitter is `run_dir`."""
+        return str(self.runs / run_dir.parent.name / run_dir.name if self.runs else run_dir)
 
 
 def prepare(spec: Spec, hosts: Iterable[str], say: Say) -> dict[str, Ground]:

@@ -25,7 +25,7 @@ import json, os, signal, socket, sys, time
 if sys.argv[3] == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if sys.argv[2] == "0":
-    listener = socket.create_server(("", 0), backlog=1024)
+    listener = socket.socket(fileno=int(os.environ["KUIPER_LISTENER"]))
     path = sys.argv[1] + "/ps/endpoint.json"
     with open(path + ".tmp", "w") as file:
         json.dump({"host": sys.argv[4], "port": listener.getsockname()[1]}, file)
