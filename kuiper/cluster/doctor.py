@@ -1,4 +1,4 @@
-"""What would stand in the way of a spec on its hosts, before it is submitted. Changes nothing."""
+"""What would stand in the way of a spec on its hosts, before it is submitted. Nothing there is changed."""
 
 from __future__ import annotations
 

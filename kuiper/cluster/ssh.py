@@ -40,7 +40,8 @@ SILENCE = 20.0
 SESSIONS = 5
 """At once over one connection. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
 OPEN = Slots(AT_ONCE)
-WRITE = 'mkdir -p -- "$1" && head -c "$2" /dev/zero > "$3"; rm -f -- "$3"'
+WRITE = 'mkdir -p -- "$1" && dd if=/dev/zero of="$3" bs="$2" count=1 status=none; rm -f -- "$3"'
+"""As a file of $2 bytes is written: $1 is its folder."""
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says is raised as well
 
 
@@ -161,7 +162,7 @@ class SshHost:
                         sftp.remove(str(temporary))
                     raise
         except Refused as error:  # SFTP says no more than "Failure"; the same by a command says why
-            words = ["sh", "-c", WRITE, "sh", str(path.parent), str(len(data)), str(temporary)]
+            words = ["sh", "-c", WRITE, "sh", str(path.parent), str(len(data) or 1), str(temporary)]
             said = self.run(words, CONNECT_TIMEOUT).err.strip()
             if not said:
                 raise
