@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Protocol
 
 from kuiper.cluster import agent
@@ -84,7 +85,7 @@ class LocalHost:
     def __init__(self, name: str = "localhost") -> None:
         self.name = name
         self.python = sys.executable
-        self.agent = agent.__file__
+        self.agent = agent_place(Address(LOCAL))
 
     def run(self, argv: Sequence[str], timeout: float) -> Result:
         try:
@@ -117,6 +118,14 @@ class LocalHost:
 
 
 LOCAL = "localhost"
+
+
+def agent_place(address: Address) -> str:
+    """Where this version's agent is, or will be, on a host: runs of older versions are looked after as well."""
+    if address.host == LOCAL:
+        return agent.__file__
+    digest = hashlib.sha256(Path(agent.__file__).read_bytes()).hexdigest()[:20]
+    return str(PurePosixPath(address.base, "agents", f"{digest}.py"))
 
 
 @cache

@@ -81,6 +81,11 @@ class RunPaths:
         return self.folder / "config.yaml"
 
     @property
+    def code(self) -> Path:
+        """What code it runs: names and digests."""
+        return self.folder / "code.json"
+
+    @property
     def environment(self) -> Path:
         return self.folder / "environment.json"
 

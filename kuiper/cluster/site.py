@@ -45,25 +45,59 @@ class Ground:
     code: Code
     runs: PurePosixPath | None = None
 
+    @classmethod
+    def at(cls, address: Address, digest: str) -> Ground:
+        """Where everything is on a host, for code of that digest."""
+        if address.host == LOCAL:
+            return cls(Address(LOCAL), local_code())
+        base = PurePosixPath(address.base)
+        code = base / "code" / digest
+        return cls(address, Code(code, code), base / "runs")
+
     def site(self, run_dir: Path, job_name: str, run_id: str) -> Site:
         """The place of one job, whose run directory on the submitter is `run_dir`."""
         return Site(self.address, str(self.runs / job_name / run_id if self.runs else run_dir))
 
 
-def prepare(spec: Spec, hosts: Iterable[str], say: Callable[[str], None]) -> dict[str, Ground]:
+def code_of(spec: Spec, hosts: Iterable[str]) -> Snapshot:
+    """What jobs of a spec run on these hosts."""
+    return pack(spec.path.parent if spec.allow else None, to_send=any(name != LOCAL for name in hosts))
+
+
+def assumed(spec: Spec, name: str) -> Address:
+    """What `located` will find on a host, as far as it is known without asking it."""
+    return spec.address(name, base=spec.exp_path) if name != LOCAL else Address(LOCAL)
+
+
+def located(spec: Spec, name: str) -> Address:
+    """A host's address with its interpreter and kuiper's folder there.
+
+    Raises:
+        HostError: it cannot be reached, or there is no such interpreter.
+    """
+    if name == LOCAL:
+        return Address(LOCAL)
+    host = connect(spec.address(name))
+    python = interpreter(host)
+    base = _ask(host, ["readlink", "-m", "--", expanded(host, spec.exp_path)])
+    return spec.address(name, python=python, base=base)
+
+
+def prepare(spec: Spec, hosts: Iterable[str], snapshot: Snapshot, say: Callable[[str], None]) -> dict[str, Ground]:
     """Reach every host, at most 32 at once, and bring the code there unless it is there already.
 
     Raises:
         HostError: some cannot be reached, or have no fit interpreter or no room; names each of them.
     """
     names = list(dict.fromkeys(hosts))
-    snapshot = pack(spec.path.parent if spec.allow else None) if any(name != LOCAL for name in names) else None
 
     def ready(name: str) -> Ground | HostError:
-        if snapshot is None or name == LOCAL:
-            return Ground(Address(LOCAL), local_code())
         try:
-            return _prepared(spec, name, snapshot, say)
+            ground = Ground.at(located(spec, name), snapshot.digest)
+            if name != LOCAL:
+                sent = snapshot.install(connect(ground.address), ground.code.folder)
+                say(f"{name}: code {'sent' if sent else 'is there'}, {ground.address.python}")
+            return ground
         except HostError as error:
             return error
 
@@ -73,17 +107,6 @@ def prepare(spec: Spec, hosts: Iterable[str], say: Callable[[str], None]) -> dic
     if problems:
         raise HostError("\n".join(each.message for each in problems), problems[0].remedy)
     return {name: each for name, each in grounds.items() if isinstance(each, Ground)}
-
-
-def _prepared(spec: Spec, name: str, snapshot: Snapshot, say: Callable[[str], None]) -> Ground:
-    host = connect(spec.address(name))
-    python = interpreter(host)
-    base = PurePosixPath(_ask(host, ["readlink", "-m", "--", expanded(host, spec.exp_path)]))
-    code = base / "code" / snapshot.digest
-    address = spec.address(name, python=python, base=str(base))
-    sent = snapshot.install(connect(address), code)
-    say(f"{name}: code {'sent' if sent else 'is there'}, {python}")
-    return Ground(address, Code(code, code), base / "runs")
 
 
 def interpreter(host: Host) -> str:

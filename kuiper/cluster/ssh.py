@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import secrets
 import shlex
@@ -20,7 +19,7 @@ from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut
 
 from kuiper.cluster import agent
-from kuiper.cluster.host import Address, Result
+from kuiper.cluster.host import Address, Result, agent_place
 from kuiper.cluster.paths import known_hosts
 from kuiper.errors import HostError
 
@@ -72,11 +71,10 @@ class SshHost:
 
     @cached_property
     def agent(self) -> str:
-        """This version's agent, brought there when it is not: runs of older versions are looked after as well."""
-        source = Path(agent.__file__).read_bytes()
-        path = PurePosixPath(self._address.base, "agents", f"{hashlib.sha256(source).hexdigest()[:20]}.py")
+        """Brought there when it is not."""
+        path = PurePosixPath(agent_place(self._address))
         if not self.exists(path):
-            self.put(source, path)
+            self.put(Path(agent.__file__), path)
         return str(path)
 
     def run(self, argv: Sequence[str], timeout: float) -> Result:

@@ -48,6 +48,8 @@ class Job:
         failure: why the submit gave up, if it did.
         seen: the last state of each process that was observed.
         final: {state, reason, evaluation}, once it is known and can change no more.
+        spec_hash: the same for each run of the same experiment.
+        retry_of: the run id that this one repeats, "" for a new one.
     """
 
     run_dir: Path
@@ -64,6 +66,8 @@ class Job:
     failure: str | None = None
     seen: dict[str, str] = field(default_factory=dict)
     final: dict[str, Any] | None = None
+    spec_hash: str = ""
+    retry_of: str = ""
 
     @property
     def paths(self) -> RunPaths:
