@@ -48,14 +48,20 @@ def submit(spec: Spec, simulate: bool = False, say: Callable[[str], None] = lamb
         ConflictError: a job of that name runs, or the ports are taken.
         HostError, JobFailed: one could not be started; what had been started is stopped again.
     """
+    return launch(spec, lambda one, run_id: composed(one, simulate, run_id), say)
+
+
+def composed(spec: Spec, simulate: bool, run_id: str) -> dict[str, Any]:
+    """The configuration of one job, with what it needs of this machine looked at.
+
+    Raises:
+        SpecError: the spec is wrong.
+    """
     from kuiper.config.compose import compose  # Hydra: only those who compose pay for it
 
-    def configure(one: Spec, run_id: str) -> dict[str, Any]:
-        config = compose(one, simulate, run_id)
-        preflight(one, config)
-        return config
-
-    return launch(spec, configure, say)
+    config = compose(spec, simulate, run_id)
+    preflight(spec, config)
+    return config
 
 
 def launch(
@@ -79,7 +85,12 @@ def launch(
     snapshot = code_of(spec, hosts)
     grounds = prepare(spec, hosts, snapshot, say)
     jobs = drafted(spec, configs, grounds)
-    bring_up(jobs, names, configs, lambda: staged(spec, jobs, configs, grounds, snapshot, values, argv), say)
+
+    def files() -> list[File]:
+        each = zip(specs, configs, jobs, strict=True)
+        return [file for one in each for file in staged(*one, grounds, snapshot, values, argv)]
+
+    bring_up(jobs, names, configs, files, say)
     return jobs
 
 
@@ -128,24 +139,22 @@ def drafted(spec: Spec, configs: Sequence[Mapping[str, Any]], grounds: Mapping[s
     return jobs
 
 
-def staged(spec: Spec, jobs: Sequence[Job], configs: Sequence[Mapping[str, Any]], grounds: Mapping[str, Ground],
-           snapshot: Snapshot, values: Mapping[str, str], argv: Argv = process_argv) -> list[File]:
-    """Every file that these jobs are started from.
+def staged(spec: Spec, config: Mapping[str, Any], job: Job, grounds: Mapping[str, Ground], snapshot: Snapshot,
+           values: Mapping[str, str], argv: Argv = process_argv) -> list[File]:
+    """Every file that a job is started from, on every host.
 
     Args:
+        spec: of this job, with one seed.
         values: of the spec's secrets.
     """
-    files, codes = [], {name: ground.code for name, ground in grounds.items()}
-    for one, config, job in zip(spec.each(), configs, jobs, strict=True):
-        orders = {}
-        for process in plan(one, config):
-            if process.host != LOCAL:
-                process = replace(process, python=grounds[process.host].address.python)
-            words = argv(process, job.at(process).folder.parent)
-            orders[process.name] = agent_order(one, job, config, process, codes[process.host], words)
-        files += run_files(job, spec.path.read_bytes(), config, snapshot.record, codes)
-        files += process_files(job, config, orders, values)
-    return files
+    orders, codes = {}, {name: ground.code for name, ground in grounds.items()}
+    for process in plan(spec, config):
+        if process.host != LOCAL:
+            process = replace(process, python=grounds[process.host].address.python)
+        words = argv(process, job.at(process).folder.parent)
+        orders[process.name] = agent_order(spec, job, config, process, codes[process.host], words)
+    return [*run_files(job, spec.path.read_bytes(), config, snapshot.record, codes),
+            *process_files(job, config, orders, values)]
 
 
 def spec_hash(spec: Spec, config: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -86,13 +87,25 @@ def config_of(job: Job) -> dict[str, Any]:
     """What config.yaml says.
 
     Raises:
-        SpecError: it is gone.
+        SpecError: it is gone or damaged.
     """
     try:
-        config: dict[str, Any] = yaml.safe_load(job.paths.config.read_bytes())
-    except (OSError, yaml.YAMLError) as error:
-        raise SpecError(f"cannot read {job.paths.config}: {error}", "submit the job again") from error
+        config: dict[str, Any] = yaml.safe_load(kept(job.paths.config))
+    except yaml.YAMLError as error:
+        raise SpecError(f"{job.paths.config} is not YAML: {error}", "submit the job again") from error
     return config
+
+
+def kept(path: Path) -> bytes:
+    """What a file of an earlier run holds.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SpecError(f"cannot read {path}: {error.strerror}", "submit the job again") from error
 
 
 def orders_of(job: Job) -> dict[str, dict[str, Any]]:

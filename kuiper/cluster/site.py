@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kuiper.cluster.host import LOCAL, Address, Host, connect
 from kuiper.cluster.snapshot import Code, Snapshot, local_code, pack
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 32
 TIMEOUT = 20.0
+HOME = "$HOME", "${HOME}"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ def code_of(spec: Spec, hosts: Iterable[str]) -> Snapshot:
 
 def assumed(spec: Spec, name: str) -> Address:
     """What `located` will find on a host, as far as it is known without asking it."""
-    return spec.address(name, base=spec.exp_path) if name != LOCAL else Address(LOCAL)
+    if name == LOCAL:
+        return Address(LOCAL)
+    known = spec.exp_path.startswith(("/", "~", *HOME))
+    return spec.address(name, base=spec.exp_path if known else f"~/{spec.exp_path}")
 
 
 def located(spec: Spec, name: str) -> Address:
@@ -83,30 +88,44 @@ def located(spec: Spec, name: str) -> Address:
     return spec.address(name, python=python, base=base)
 
 
-def prepare(spec: Spec, hosts: Iterable[str], snapshot: Snapshot, say: Callable[[str], None]) -> dict[str, Ground]:
-    """Reach every host, at most 32 at once, and bring the code there unless it is there already.
+def prepare(spec: Spec, hosts: Iterable[str], snapshot: Snapshot,
+            say: Callable[[str], None]) -> dict[str, Ground]:
+    """Reach every host and bring the code there unless it is there already.
 
     Raises:
         HostError: some cannot be reached, or have no fit interpreter or no room; names each of them.
     """
-    names = list(dict.fromkeys(hosts))
 
-    def ready(name: str) -> Ground | HostError:
+    def ready(name: str) -> Ground:
+        ground = Ground.at(located(spec, name), snapshot.digest)
+        if name != LOCAL:
+            sent = snapshot.install(connect(ground.address), ground.code.folder)
+            say(f"{name}: code {'sent' if sent else 'is there'}, {ground.address.python}")
+        return ground
+
+    return of_all(hosts, ready)
+
+
+def of_all(hosts: Iterable[str], work: Callable[[str], T]) -> dict[str, T]:
+    """What `work` gives for each host, at most 32 at once.
+
+    Raises:
+        HostError: with all that failed.
+    """
+
+    def attempt(name: str) -> T | HostError:
         try:
-            ground = Ground.at(located(spec, name), snapshot.digest)
-            if name != LOCAL:
-                sent = snapshot.install(connect(ground.address), ground.code.folder)
-                say(f"{name}: code {'sent' if sent else 'is there'}, {ground.address.python}")
-            return ground
+            return work(name)
         except HostError as error:
             return error
 
+    names = list(dict.fromkeys(hosts))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        grounds = dict(zip(names, pool.map(ready, names), strict=True))
-    problems = [each for each in grounds.values() if isinstance(each, HostError)]
+        found = list(pool.map(attempt, names))
+    problems = [each for each in found if isinstance(each, HostError)]
     if problems:
         raise HostError("\n".join(each.message for each in problems), problems[0].remedy)
-    return {name: each for name, each in grounds.items() if isinstance(each, Ground)}
+    return {name: each for name, each in zip(names, found, strict=True) if not isinstance(each, HostError)}
 
 
 def interpreter(host: Host) -> str:
@@ -124,7 +143,7 @@ def interpreter(host: Host) -> str:
 def expanded(host: Host, path: str) -> str:
     """`path` with ~ and $HOME as on that host; one that is relative begins there too."""
     home = _ask(host, ["printenv", "HOME"])
-    for word in ("~", "$HOME", "${HOME}"):
+    for word in ("~", *HOME):
         if path == word or path.startswith(word + "/"):
             path = home + path[len(word):]
     return path if path.startswith("/") else f"{home}/{path}"

@@ -8,6 +8,7 @@ import io
 import subprocess
 import sysconfig
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -107,6 +108,13 @@ class Snapshot:
             raise HostError(f"{host.name}: cannot unpack the code in {folder}: {done.err.strip()[-500:]}",
                             "check exp_path, its space and the interpreter there")
         return True
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """What became of each file that differs between two records: 'added', 'removed' or 'changed'."""
+    before, after = old["files"], new["files"]
+    return {name: "added" if name not in before else "removed" if name not in after else "changed"
+            for name in sorted({*before, *after}) if before.get(name) != after.get(name)}
 
 
 def pack(beside: Path | None, to_send: bool = True) -> Snapshot:

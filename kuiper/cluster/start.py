@@ -80,11 +80,16 @@ def start_agent(host: Host, process: ProcessPaths) -> None:
     Raises:
         HostError: it ended at once; says what it said.
     """
-    result = host.run([host.python, "-I", host.agent, "start", str(process.folder)], START_TIMEOUT)
+    result = host.run(start_words(host.python, host.agent, process), START_TIMEOUT)
     if result.code:
         said = (result.err or result.out).strip()
         message = f"{host.name}: the agent of {process.folder.name} did not start: {said}"
         raise HostError(message, f"see {process.log}")
+
+
+def start_words(python: str, agent: str, process: ProcessPaths) -> list[str]:
+    """The command that starts the agent of a process that is staged."""
+    return [python, "-I", agent, "start", str(process.folder)]
 
 
 def _await_endpoint(job: Job, server: store.Process, timeout: float) -> bytes:

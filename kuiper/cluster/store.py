@@ -140,6 +140,8 @@ def jobs(name: str = "*") -> list[Job]:
 def find(key: str) -> list[Job]:
     """What was last submitted under that name, a job or one for each seed in their order; or by run id.
 
+    Of each seed it is the last attempt.
+
     Raises:
         UnknownJob: there is none.
     """
@@ -151,7 +153,15 @@ def find(key: str) -> list[Job]:
     newest = found[-1]
     if newest.series != key:
         return [newest]
-    return sorted((job for job in found if job.first == newest.first), key=lambda job: len(job.after))
+    begun = {job.run_id: job for job in found}
+    last: dict[str, Job] = {}  # attempt by the run id of the first one
+    for job in found:
+        newest = job
+        while newest.retry_of in begun:
+            newest = begun[newest.retry_of]
+        last[newest.run_id] = job
+    same = sorted((begun[run] for run in last if begun[run].first == newest.first), key=lambda job: len(job.after))
+    return [last[job.run_id] for job in same]
 
 
 def observe(seen: Sequence[Job], detailed: bool = False) -> list[JobStatus]:
