@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from kuiper.cluster import store, survey
+from kuiper.cluster import store, inventory
 from kuiper.cluster.files import locked
 from kuiper.cluster.host import LOCAL, Address, connect
 from kuiper.cluster.identity import is_alive
@@ -87,7 +87,7 @@ def find_rubbish(older_than: float) -> Rubbish:
     statuses = store.observe(jobs, detailed=True)
     addresses = list(dict.fromkeys(site.address for job in jobs for site in job.sites))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        reports = dict(zip(addresses, pool.map(_survey, addresses), strict=True))
+        reports = dict(zip(addresses, pool.map(_inventory, addresses), strict=True))
     found.failures = [report for report in reports.values() if isinstance(report, str)]
     there = {address: report for address, report in reports.items() if not isinstance(report, str)}
     known = {job.run_id for job in jobs}
@@ -101,7 +101,7 @@ def find_rubbish(older_than: float) -> Rubbish:
         age = time.time() - max([one.ended for one in status.processes if one.ended], default=job.created)
         if age >= older_than and all(_as_laid_out(job, site) for site in job.sites):
             away = [there[site.address]["runs"].get(site.run_dir, 0) for site in job.sites]
-            found.runs.append(Old(job, status.state.value, age, sum(away) + survey.size(str(job.run_dir))))
+            found.runs.append(Old(job, status.state.value, age, sum(away) + inventory.size(str(job.run_dir))))
             going |= {site.run_dir for site in job.sites}
     for address, report in there.items():
         found.code += [Unused(address, folder, about["bytes"]) for folder, about in report["code"].items()
@@ -111,11 +111,11 @@ def find_rubbish(older_than: float) -> Rubbish:
     return found
 
 
-def _survey(address: Address) -> dict[str, Any] | str:
-    """What survey.py reports of a host, or why it cannot be asked."""
+def _inventory(address: Address) -> dict[str, Any] | str:
+    """What inventory.py reports of a host, or why it cannot be asked."""
     try:
         host = connect(address)
-        words = [host.python, "-I", "-c", Path(survey.__file__).read_text(), address.base or "/nonexistent"]
+        words = [host.python, "-I", "-c", Path(inventory.__file__).read_text(), address.base or "/nonexistent"]
         done = host.run(words, TIMEOUT)
     except HostError as error:
         return error.message
@@ -194,7 +194,7 @@ def _remove_run(old: Old) -> None:
 
 def _remove_code(address: Address, code: Sequence[Unused]) -> None:
     """What is unused now. Moved away first: code that is there is taken to be whole."""
-    report = _survey(address)
+    report = _inventory(address)
     if isinstance(report, str):
         raise HostError(report)
     for one in code:

@@ -86,6 +86,8 @@ class SshHost:
                                       timeout=timeout + CONNECT_TIMEOUT, encoding="utf-8")
             except CommandTimedOut:
                 raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again") from None
+        if done.exited == -1:
+            raise HostError(f"{self.name}: the connection was lost while {argv[0]} ran", "try again")
         if done.exited == 124:
             raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again")
         if done.exited == 127:
