@@ -72,11 +72,12 @@ def _host(host: Mapping[str, Any], quiet: bool) -> Iterator[str]:
         for file in () if quiet else host["files"]:
             if file["path"].rpartition("/")[0] == folder:
                 yield f"    {file['mode']} {file['path'].rpartition('/')[2]}  {file['bytes']} bytes"
+    for command in host["starts"]:
+        yield f"  starts     {shlex.join(command)}"
     for process in host["processes"]:
         nodes = process["nodes"]
         which = f", nodes {nodes[0]}-{nodes[-1]}" if nodes else ""
         yield f"  {process['name']:<10} on {process['device']}{which}"
-        yield f"    starts   {shlex.join(process['start'])}"
         for command in process["setup_commands"]:
             yield f"    setup    {command}"
         yield f"    runs     {shlex.join(process['command'])}"

@@ -16,10 +16,11 @@ def retry(
 
     `resume` goes on with a run instead, from its last checkpoint.
     """
-    from kuiper.cli.show import note
+    from kuiper.cli.progress import progress
     from kuiper.cli.submit import show
     from kuiper.cluster.retry import retry as retry_jobs
     from kuiper.cluster.store import find
 
-    retried = retry_jobs(find(job), (lambda line: None) if quiet else note)
+    with progress(hidden=quiet or as_json) as say:
+        retried = retry_jobs(find(job), say)
     show(retried, follow, as_json, quiet)

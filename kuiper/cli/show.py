@@ -49,7 +49,8 @@ def console() -> Console:
 
 def note(line: str) -> None:
     """Tell the user something beside the result."""
-    print(line, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{line}\n")  # at once: several threads may have something to tell
+    sys.stderr.flush()
 
 
 def program() -> str:

@@ -38,7 +38,7 @@ def submit(
     verbose: Verbose = False,
 ) -> None:
     """Start a job, or one per seed, and return; it needs this terminal no more. Ctrl-C only detaches."""
-    from kuiper.cli.show import note
+    from kuiper.cli.progress import progress
     from kuiper.cluster.launch import submit as submit_jobs
     from kuiper.cluster.spec import load
     from kuiper.errors import UsageError
@@ -50,7 +50,8 @@ def submit(
         spec = spec.smoke()
     if needed:
         spec = _needed(spec, as_json, quiet)
-    jobs = submit_jobs(spec, spec.mode == "simulate", (lambda line: None) if quiet else note)
+    with progress(hidden=quiet or as_json) as say:
+        jobs = submit_jobs(spec, spec.mode == "simulate", say)
     show(jobs, follow, as_json, quiet)
 
 
@@ -82,7 +83,7 @@ def show(jobs: Sequence[Job], follow: bool, as_json: bool, quiet: bool) -> None:
     from kuiper.cluster.store import observe
 
     detached = follow and not _follow(jobs, as_json, quiet)
-    statuses = observe(jobs, detailed=True)
+    statuses = observe(jobs, detailed=True) if follow or as_json else []
     if as_json:
         print_each([job_json(job, status) for job, status in zip(jobs, statuses, strict=True)])
     elif not follow or detached:

@@ -2,8 +2,8 @@
 
 It travels to a host as it is and needs nobody's connection once started:
 
-    agent.py start FOLDER                    supervise what agent.json there describes; returns when it runs
-                                             or waits for its turn
+    agent.py start FOLDER...                 supervise what agent.json there describes; returns when all run
+                                             or wait for their turn
     agent.py look FOLDER...                  print what is known of those processes, as JSON
     agent.py stop RUN_ID GRACE FOLDER...     stop them and whatever else of the run is alive on this host
     agent.py renew RUN_ID FOLDER...          make them ready to be started again, once they have ended
@@ -12,8 +12,9 @@ It travels to a host as it is and needs nobody's connection once started:
 agent.json: run_id, process, argv, env, cwd, setup_commands, duration (seconds or null), grace (seconds),
 retry (restarts of a process that failed), final_codes (exit codes that make a restart pointless), secrets
 (their names), log_bytes, log_keep, after (run directories: the process is started when nothing of those runs
-is alive on this host any more, however they ended). Values of secrets, if any, are in secrets.json, which is
-deleted once read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json. It reserves room for
+is alive on this host any more, however they ended), server (endpoint.json of the server on another host:
+`start` tries whether it can be reached, if it is there). Values of secrets, if any, are in secrets.json,
+which is deleted once read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json. It reserves room for
 exit.json and for the process's error.json, so that both can be written on a disk that has filled up.
 
 A process is identified by (boot id, pid, start time), which survives the reuse of a pid, and what it leaves
@@ -42,6 +43,7 @@ LEFTOVER_GRACE = 2.0
 RESERVED, RESERVED_BYTES = "%s.reserved", 4096
 PR_SET_CHILD_SUBREAPER = 36
 CANNOT_START = 127
+NOT_REACHED, REACH_SECONDS = 4, 6.0
 # $1 is the number of setup commands; each is evaluated by itself, so that an unbalanced quote in one
 # cannot swallow the next, and without our arguments as its own. Then the command, which is never parsed.
 SETUP = """
@@ -490,27 +492,58 @@ def supervise(folder):
 # ---------------------------------------------------------------- commands
 
 
-def start(folder):
-    """Start a supervisor in a session of its own; exit code 0 also when there is one already."""
-    plan = read(os.path.join(folder, "agent.json"))
-    if plan is None:
-        raise OSError("%s/agent.json is missing or not JSON" % folder)
+def start(folders):
+    """Start supervisors in sessions of their own; exit code 0 also for those that are there already."""
+    plans = [read(os.path.join(folder, "agent.json")) for folder in folders]
+    for folder, plan in zip(folders, plans):
+        if plan is None:
+            raise OSError("%s/agent.json is missing or not JSON" % folder)
+    for path in {plan["server"] for plan in plans if plan.get("server")}:
+        problem = reach(read(path))
+        if problem:
+            sys.stderr.write("%s\n" % problem)
+            return NOT_REACHED
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, signal.SIGTERM])  # inherited by the supervisors
+    begun = [supervisor(folder, plan) for folder, plan in zip(folders, plans)]
+    code = 0
+    for folder, one in zip(folders, begun):
+        line = one.stdout.readline().decode().strip()
+        one.returncode = 0  # not ours to wait for
+        if not line or line.startswith("cannot"):
+            said = (os.path.basename(folder), line or first_error(folder))
+            sys.stderr.write("%s: the agent ended at once: %s\n" % said)
+            code = 1
+        else:
+            print(line)
+    return code
+
+
+def reach(server):
+    """'' once {host, port} can be connected to, or why not after some seconds."""
+    import socket  # here: `look` and `stop` do without it
+
+    deadline = time.monotonic() + REACH_SECONDS
+    while server:
+        try:
+            socket.create_connection((server["host"], server["port"]), REACH_SECONDS / 2).close()
+            break
+        except OSError as error:
+            if time.monotonic() > deadline:
+                return "cannot reach the server at %s port %d: %s" % (server["host"], server["port"], error)
+        time.sleep(0.2)
+    return ""
+
+
+def supervisor(folder, plan):
+    """The agent of one process; says a line when the process runs."""
     env = dict(os.environ)
     env[RUN_MARKER] = plan["run_id"]
     env.pop(PROCESS_MARKER, None)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, signal.SIGTERM])  # inherited by the supervisor
     with open(os.path.join(folder, "log"), "ab") as log:
-        supervisor = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-I", os.path.abspath(__file__), "supervise", folder], env=env, cwd="/",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
         )  # fmt: skip
-    line = supervisor.stdout.readline().decode().strip()
-    if not line or line.startswith("cannot"):
-        sys.stderr.write("the agent ended at once: %s\n" % (line or first_error(folder)))
-        return 1
-    print(line)
-    supervisor.returncode = 0  # not ours to wait for
-    return 0
 
 
 def look(folders):
@@ -526,6 +559,7 @@ def look(folders):
         waits = facts["agent_alive"] and facts["proc.json"] is None
         plan = read(os.path.join(folder, "agent.json")) if waits else None
         facts["after"] = first_alive((plan or {}).get("after") or ())
+        facts["endpoint"] = read(os.path.join(folder, "endpoint.json"))
         facts["stop"] = os.path.exists(os.path.join(folder, "stop"))
         facts["metrics"] = tail(os.path.join(folder, "metrics.jsonl"), 8192)
         report["folders"][folder] = facts
@@ -594,8 +628,8 @@ def digest(folders):
 
 def main(arguments):
     try:
-        if arguments[:1] == ["start"] and len(arguments) == 2:
-            return start(os.path.abspath(arguments[1]))
+        if arguments[:1] == ["start"] and len(arguments) > 1:
+            return start([os.path.abspath(folder) for folder in arguments[1:]])
         if arguments[:1] == ["supervise"] and len(arguments) == 2:
             return supervise(arguments[1]) or 0
         if arguments[:1] == ["look"]:

@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 
 from kuiper.cluster import store, inventory
 from kuiper.cluster.files import locked
-from kuiper.cluster.host import LOCAL, Address, connect
+from kuiper.cluster.host import AT_ONCE, LOCAL, Address, connect
 from kuiper.cluster.identity import is_alive
 from kuiper.cluster.paths import state_folder
-from kuiper.cluster.site import AT_ONCE
 from kuiper.cluster.states import JobStatus
 from kuiper.cluster.stop import stop
 from kuiper.cluster.store import Job

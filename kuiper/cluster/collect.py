@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from kuiper.cluster.files import make_folder, write_bytes
-from kuiper.cluster.host import LOCAL, connect
-from kuiper.cluster.site import AT_ONCE, Site
+from kuiper.cluster.host import AT_ONCE, LOCAL, connect
+from kuiper.cluster.site import Site
 from kuiper.cluster.store import Job
 from kuiper.errors import HostError
 

@@ -16,6 +16,9 @@ from kuiper.cluster import agent
 from kuiper.cluster.files import make_folder, write_bytes
 from kuiper.errors import HostError
 
+AT_ONCE = 32
+"""Hosts that are worked on at once, and connections that are open at once."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -58,6 +61,13 @@ class Host(Protocol):
     python: str
     agent: str
 
+    def reach(self) -> None:
+        """Connect, if that has not been done.
+
+        Raises:
+            HostError: it does not answer, or let us in.
+        """
+
     def run(self, argv: Sequence[str], timeout: float) -> Result:
         """Run a command, no shell in between, and wait for it.
 
@@ -86,6 +96,9 @@ class LocalHost:
         self.name = name
         self.python = sys.executable
         self.agent = agent_place(Address(LOCAL))
+
+    def reach(self) -> None:
+        pass
 
     def run(self, argv: Sequence[str], timeout: float) -> Result:
         try:

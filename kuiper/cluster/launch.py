@@ -18,10 +18,12 @@ from kuiper.cluster import store
 from kuiper.cluster.files import make_folder
 from kuiper.cluster.host import LOCAL, connect
 from kuiper.cluster.identity import myself
+from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.paths import RunPaths, check_job_name
 from kuiper.cluster.plan import Process, plan
 from kuiper.cluster.preflight import check_ports, preflight
-from kuiper.cluster.site import Ground, code_of, prepare
+from kuiper.cluster.progress import Say, silent
+from kuiper.cluster.site import Ground, Site, code_of, prepare
 from kuiper.cluster.snapshot import Snapshot
 from kuiper.cluster.staging import File, agent_order, process_files, put_all, run_files
 from kuiper.cluster.start import START_TIMEOUT, all_or_none, names_locked, start_all
@@ -40,7 +42,7 @@ def process_argv(process: Process, run_dir: Path) -> list[str]:
     return [process.python, "-m", "kuiper.run", str(run_dir), str(process.rank)]
 
 
-def submit(spec: Spec, simulate: bool = False, say: Callable[[str], None] = lambda line: None) -> list[Job]:
+def submit(spec: Spec, simulate: bool = False, say: Say = silent) -> list[Job]:
     """Compose the spec's configuration and launch it, once per seed; returns when all runs or is queued.
 
     Raises:
@@ -67,7 +69,7 @@ def composed(spec: Spec, simulate: bool, run_id: str) -> dict[str, Any]:
 def launch(
     spec: Spec,
     configure: Callable[[Spec, str], Mapping[str, Any]],
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = silent,
     argv: Argv = process_argv,
 ) -> list[Job]:
     """`submit` with the configuration, a function of one job's spec and its run id, and the command given.
@@ -95,7 +97,7 @@ def launch(
 
 
 def bring_up(jobs: Sequence[Job], names: Sequence[str], configs: Sequence[Mapping[str, Any]],
-             files: Callable[[], list[File]], say: Callable[[str], None]) -> None:
+             files: Callable[[], list[File]], say: Say) -> None:
     """Make the run directories of jobs, put their files there, and start them: all of them, or nothing that lasts.
 
     Args:
@@ -112,7 +114,7 @@ def bring_up(jobs: Sequence[Job], names: Sequence[str], configs: Sequence[Mappin
             check_ports(configs[0])
             for job in jobs:
                 _create(job, made)
-        put_all(files())
+        put_all(files(), say)
     with all_or_none(list(jobs), say):
         for config, job in zip(configs, jobs, strict=True):
             start_all(job, config, say)
@@ -203,14 +205,16 @@ def _staged_or_removed() -> Iterator[list[Job]]:
         yield made
     except BaseException:
         for job in made:
-            for site in job.sites:
-                if site.address.host != LOCAL:
-                    with suppress(HostError):
-                        connect(site.address).run(["rm", "-rf", "--", site.run_dir], START_TIMEOUT)
+            in_parallel(_remove, (site for site in job.sites if site.address.host != LOCAL))
             shutil.rmtree(job.run_dir, ignore_errors=True)
             with suppress(OSError):
                 job.run_dir.parent.rmdir()  # unless other runs of that name are there
         raise
+
+
+def _remove(site: Site) -> None:
+    with suppress(HostError):
+        connect(site.address).run(["rm", "-rf", "--", site.run_dir], START_TIMEOUT)
 
 
 def _create(job: Job, made: list[Job]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from kuiper.cluster.site import AT_ONCE
+from kuiper.cluster.host import AT_ONCE
 from kuiper.cluster.store import Job, Process
 from kuiper.errors import HostError
 

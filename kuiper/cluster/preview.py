@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kuiper.cluster import store
-from kuiper.cluster.host import LOCAL, Address, agent_place, connect
+from kuiper.cluster.host import LOCAL, Address, agent_place
 from kuiper.cluster.launch import composed, drafted, names_of, refuse_second, secret_values, staged
+from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.plan import Process, plan
 from kuiper.cluster.preflight import check_ports
-from kuiper.cluster.site import Ground, assumed, code_of, located, of_all
-from kuiper.cluster.snapshot import ENTRY
+from kuiper.cluster.site import Ground, assumed, code_of, look_at
 from kuiper.cluster.staging import File
 from kuiper.cluster.start import start_words
 from kuiper.cluster.store import Job
@@ -34,8 +34,8 @@ def preview(spec: Spec, simulate: bool = False, ask: bool = False) -> list[dict[
         Per job: job_name, run_dir, mode, after (run directories whose end it waits for), code (digest,
         files), secrets (names), ports, limits, open (what only the submit will know) and hosts. Per host:
         host, user, port, python, base, code (folder, and sent: whether it will be, None: only the host
-        knows), agent (sent unless it is there), folders, files (path, mode, bytes), processes (name, rank, device, nodes, start, command,
-        setup_commands, cwd, env), open.
+        knows), agent (sent unless it is there), folders, files (path, mode, bytes), starts (commands, in
+        order), processes (name, rank, device, nodes, command, setup_commands, cwd, env), open.
 
     Raises:
         SpecError, ConflictError: as `submit`.
@@ -48,14 +48,20 @@ def preview(spec: Spec, simulate: bool = False, ask: bool = False) -> list[dict[
         refuse_second(name)
     hosts = [process.host for process in plan(spec, configs[0])]
     snapshot = code_of(spec, hosts)
-    find = located if ask else assumed
-    addresses = of_all(hosts, lambda name: find(spec, name))
-    grounds = {name: Ground.at(address, snapshot.digest) for name, address in addresses.items()}
+    names = list(dict.fromkeys(hosts))
+    if ask:
+        looks = dict(zip(names, in_parallel(lambda name: look_at(spec, name, snapshot), names), strict=True))
+        grounds = {name: ground for name, (_, ground) in looks.items()}
+        there: dict[str, bool | None] = {name: bool(facts["there"]) for name, (facts, _) in looks.items()}
+    else:
+        grounds = {name: Ground.at(assumed(spec, name), snapshot.digest) for name in names}
+        there = dict.fromkeys(names)
+    there[LOCAL] = True
     here = {LOCAL: Ground.at(Address(LOCAL), snapshot.digest)}  # it has the submitter's run directory
     made = []
     for one, config, job in zip(spec.each(), configs, drafted(spec, configs, grounds), strict=True):
         files = staged(one, config, job, grounds, snapshot, values)
-        on = [_on_host(job, plan(one, config), ground, files, ask) for ground in (here | grounds).values()]
+        on = [_on_host(job, plan(one, config), ground, files, there[name]) for name, ground in (here | grounds).items()]
         made.append({
             "job_name": job.job_name, "run_dir": str(job.run_dir), "mode": job.mode, "after": job.after,
             "code": {"digest": snapshot.digest, "files": len(snapshot.contents)}, "secrets": spec.secrets,
@@ -72,32 +78,34 @@ def _unasked(job: Job) -> list[str]:
 
 
 def _on_host(job: Job, processes: Sequence[Process], ground: Ground, files: Sequence[File],
-             ask: bool) -> dict[str, Any]:
+             there: bool | None) -> dict[str, Any]:
+    """`there`: whether the code is, None if that is not known."""
     address, away = ground.address, ground.address.host != LOCAL
     files = [file for file in files if file.address == address]
     own = [process for process in processes if process.host == address.host]
-    sent: bool | None = False
-    if away:
-        sent = not connect(address).exists(ground.code.folder / ENTRY) if ask else None
+    server = own and own[0].rank == 0
+    batches = [own[:1], own[1:]] if server else [own]  # the others are started once the server listens
+    paths = [[job.at(store.Process(one.name, one.host)) for one in batch] for batch in batches if batch]
+    agent = agent_place(address)
     return {
         "host": address.host, "user": address.user, "port": address.port,
         "python": address.python if own else None, "base": address.base or None,
-        "code": {"folder": str(ground.code.folder), "sent": sent} if own else None,
-        "agent": agent_place(address) if away else None,
+        "code": {"folder": str(ground.code.folder), "sent": None if there is None else not there} if own else None,
+        "agent": agent if away else None,
         "folders": sorted({str(file.path.parent) for file in files}),
         "files": [{"path": str(file.path), "mode": f"{file.mode:o}", "bytes": len(file.data)} for file in files],
-        "processes": [_process(job, process, address, files) for process in own],
-        "open": list(_open(address)) if away and not ask else [],
+        "starts": [start_words(address.python, agent, batch) for batch in paths],
+        "processes": [_process(job, process, files) for process in own],
+        "open": list(_open(address)) if there is None else [],
     }  # fmt: skip
 
 
-def _process(job: Job, process: Process, address: Address, files: Sequence[File]) -> dict[str, Any]:
+def _process(job: Job, process: Process, files: Sequence[File]) -> dict[str, Any]:
     own = job.at(store.Process(process.name, process.host))
     order = next(json.loads(file.data) for file in files if file.path == own.agent)
     return {
         "name": process.name, "rank": process.rank, "device": process.device, "nodes": process.nodes,
-        "start": start_words(address.python, agent_place(address), own), "command": order["argv"],
-        **{key: order[key] for key in ("setup_commands", "cwd", "env")},
+        "command": order["argv"], **{key: order[key] for key in ("setup_commands", "cwd", "env")},
     }  # fmt: skip
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from kuiper.cluster import store
 from kuiper.cluster.host import connect
 from kuiper.cluster.identity import myself
 from kuiper.cluster.launch import refuse_second, secret_values
+from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.preflight import REMEDY, check_ports, unusable
-from kuiper.cluster.site import AT_ONCE
+from kuiper.cluster.progress import Say, silent
 from kuiper.cluster.staging import process_files, put_all
 from kuiper.cluster.start import START_TIMEOUT, all_or_none, names_locked, start_all
 from kuiper.cluster.states import State
@@ -26,7 +26,7 @@ RESUME = "resume"
 """The last word of the data plane's command (see kuiper.run)."""
 
 
-def resume(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) -> list[Job]:
+def resume(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
     """Start again what has not succeeded of a job, or of the jobs of one submit, one after the other.
 
     Their processes go on from the newest checkpoint that all processes of a job have.
@@ -68,7 +68,7 @@ def resume(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) 
         for job in taken:
             for order in orders[job.run_id].values():
                 order["argv"] = [*(word for word in order["argv"] if word != RESUME), RESUME]
-            put_all(process_files(job, configs[job.run_id], orders[job.run_id], secrets))
+            put_all(process_files(job, configs[job.run_id], orders[job.run_id], secrets), say)
         for job in taken:
             start_all(job, configs[job.run_id], say)
     return taken
@@ -118,8 +118,7 @@ def orders_of(job: Job) -> dict[str, dict[str, Any]]:
         order: dict[str, Any] = json.loads(job.host(process).get(job.at(process).agent))
         return order
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip((one.name for one in job.processes), pool.map(read, job.processes), strict=True))
+    return dict(zip((one.name for one in job.processes), in_parallel(read, job.processes), strict=True))
 
 
 def _renew(job: Job) -> None:

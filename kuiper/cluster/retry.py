@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,8 +11,10 @@ from kuiper.cluster.files import read_json
 from kuiper.cluster.host import LOCAL, connect
 from kuiper.cluster.identity import myself
 from kuiper.cluster.launch import bring_up, new_run_ids, secret_values
+from kuiper.cluster.parallel import in_parallel
+from kuiper.cluster.progress import Say, silent
 from kuiper.cluster.resume import RESUME, config_of, kept, orders_of
-from kuiper.cluster.site import Ground, of_all
+from kuiper.cluster.site import Ground
 from kuiper.cluster.snapshot import ENTRY, Code, changes, pack
 from kuiper.cluster.staging import File, process_files, run_files
 from kuiper.cluster.store import Job
@@ -21,7 +23,7 @@ from kuiper.errors import SpecError
 Orders = Mapping[str, Mapping[str, Any]]
 
 
-def retry(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) -> list[Job]:
+def retry(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
     """Start a job again, or the jobs of one submit, one after the other; their earlier runs stay as they are.
 
     Configuration, commands and hosts are those of the earlier run. On other hosts the code is the snapshot
@@ -47,7 +49,7 @@ def retry(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) -
         made = []
         for job, again, spec, config, order in zip(jobs, new, specs, configs, orders, strict=True):
             made += run_files(again, spec, config, record, codes)
-            made += process_files(again, config, _renamed(job, again, order), secrets)
+            made += process_files(again, config, _renamed(job, again, order, new), secrets)
         return made
 
     names = list(dict.fromkeys(name for job in new for name in (job.series * (len(new) > 1), job.job_name) if name))
@@ -69,10 +71,10 @@ def _grounds(job: Job, orders: Orders) -> dict[str, Ground]:
                             "submit the job again: that sends the code as it is now")
         return Ground(site.address, Code(folder, folder), PurePosixPath(site.run_dir).parent.parent)
 
-    return of_all(sites, find)
+    return dict(zip(sites, in_parallel(find, sites), strict=True))
 
 
-def _code(job: Job, config: Mapping[str, Any], say: Callable[[str], None]) -> Mapping[str, Any]:
+def _code(job: Job, config: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
     """The record of the code that the new run begins with; says when it is not that of the earlier one.
 
     Raises:
@@ -100,11 +102,19 @@ def _again(job: Job, run_id: str, grounds: Mapping[str, Ground], before: Sequenc
                retry_of=job.run_id)
 
 
-def _renamed(job: Job, again: Job, orders: Orders) -> dict[str, dict[str, Any]]:
-    """The agents' orders for the new run: its run directories, its id, and from the beginning."""
-    new = {}
+def _renamed(job: Job, again: Job, orders: Orders, new: Sequence[Job]) -> dict[str, dict[str, Any]]:
+    """The agents' orders for the new run: its id, its run directories for those of the old, the beginning."""
+    before = [one for one in new if str(one.run_dir) in again.after]
+    renamed = {}
     for process in job.processes:
-        order, old, folder = orders[process.name], job.at(process).folder.parent, again.at(process).folder.parent
-        words = [str(folder) if word == str(old) else word for word in order["argv"] if word != RESUME]
-        new[process.name] = {**order, "run_id": again.run_id, "after": again.after, "argv": words}
-    return new
+        order, old, folder = orders[process.name], job.site(process).run_dir, again.site(process).run_dir
+
+        def moved(text: str, old: str = old, folder: str = folder) -> str:
+            return folder + text[len(old) :] if text == old or text.startswith(f"{old}/") else text
+
+        renamed[process.name] = {
+            **order, "run_id": again.run_id, "after": [one.site(process).run_dir for one in before],
+            "argv": [moved(word) for word in order["argv"] if word != RESUME],
+            "server": order["server"] and moved(order["server"]),
+        }  # fmt: skip
+    return renamed

@@ -1,25 +1,22 @@
-"""Where a job lives on each of its hosts: reached, with its interpreter and its code, before anything is made."""
+"""Where a job lives on each of its hosts: reached, fit, and with its code, before anything of it is made."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from kuiper.cluster.host import LOCAL, Address, Host, connect
+from kuiper.cluster.fitness import Finding, of_all, of_one
+from kuiper.cluster.host import LOCAL, Address, connect
+from kuiper.cluster.parallel import in_parallel, together
+from kuiper.cluster.progress import Say, silent
 from kuiper.cluster.snapshot import Code, Snapshot, local_code, pack
+from kuiper.cluster.survey import Facts, survey
 from kuiper.errors import HostError
 
 if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
-
-AT_ONCE = 32
-TIMEOUT = 20.0
-HOME = "$HOME", "${HOME}"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,91 +63,57 @@ def code_of(spec: Spec, hosts: Iterable[str]) -> Snapshot:
     return pack(spec.path.parent if spec.allow else None, to_send=any(name != LOCAL for name in hosts))
 
 
+def prepare(spec: Spec, hosts: Iterable[str], snapshot: Snapshot, say: Say) -> dict[str, Ground]:
+    """Reach every host, at most 32 at once, and bring the code there unless it is there already.
+
+    Raises:
+        HostError: some cannot be reached, or are not fit for the spec; names each of them.
+    """
+    names = list(dict.fromkeys(hosts))
+    on_gpus = spec.mode == "cluster" and any(entry.gpus for entry in spec.worker_ips)
+    if names == [LOCAL] and not on_gpus:  # it is this interpreter that will run it
+        return {LOCAL: Ground.at(Address(LOCAL), snapshot.digest)}
+
+    def ready(name: str) -> tuple[Facts, Ground]:
+        facts, ground = look_at(spec, name, snapshot, say)
+        if name != LOCAL:
+            if not facts["there"]:
+                snapshot.install(connect(ground.address), ground.code.folder)
+            say("code is there" if facts["there"] else f"code sent, {len(snapshot.archive) >> 10} kB", name)
+        return facts, ground
+
+    found = dict(zip(names, in_parallel(ready, names), strict=True))
+    refuse_wrong(of_all({name: facts for name, (facts, _) in found.items()}))
+    return {name: ground for name, (_, ground) in found.items()}
+
+
 def assumed(spec: Spec, name: str) -> Address:
-    """What `located` will find on a host, as far as it is known without asking it."""
+    """What will be found out of a host's address, as far as it is known without asking it."""
     if name == LOCAL:
         return Address(LOCAL)
-    known = spec.exp_path.startswith(("/", "~", *HOME))
+    known = spec.exp_path.startswith(("/", "~", "$HOME", "${HOME}"))
     return spec.address(name, base=spec.exp_path if known else f"~/{spec.exp_path}")
 
 
-def located(spec: Spec, name: str) -> Address:
-    """A host's address with its interpreter and kuiper's folder there.
+def look_at(spec: Spec, name: str, snapshot: Snapshot, say: Say = silent) -> tuple[Facts, Ground]:
+    """What a host has, and where on it everything will be; changes nothing there.
 
     Raises:
-        HostError: it cannot be reached, or there is no such interpreter.
+        HostError: it cannot be reached, or is not fit for the spec.
     """
-    if name == LOCAL:
-        return Address(LOCAL)
     host = connect(spec.address(name))
-    python = interpreter(host)
-    base = _ask(host, ["readlink", "-m", "--", expanded(host, spec.exp_path)])
-    return spec.address(name, python=python, base=base)
+    host.reach()
+    say("reached", name)
+    folder = str(Path(spec.log_path).absolute()) if name == LOCAL else spec.exp_path
+    facts = survey(host, folder, file=str(snapshot.entry))
+    say(f"python {facts['python']}, torch {facts['torch']}", name)
+    refuse_wrong(of_one(spec, name, facts))
+    address = spec.address(name, python=facts["path"], base=facts["base"]) if name != LOCAL else Address(LOCAL)
+    return facts, Ground.at(address, snapshot.digest)
 
 
-def prepare(spec: Spec, hosts: Iterable[str], snapshot: Snapshot,
-            say: Callable[[str], None]) -> dict[str, Ground]:
-    """Reach every host and bring the code there unless it is there already.
-
-    Raises:
-        HostError: some cannot be reached, or have no fit interpreter or no room; names each of them.
-    """
-
-    def ready(name: str) -> Ground:
-        ground = Ground.at(located(spec, name), snapshot.digest)
-        if name != LOCAL:
-            sent = snapshot.install(connect(ground.address), ground.code.folder)
-            say(f"{name}: code {'sent' if sent else 'is there'}, {ground.address.python}")
-        return ground
-
-    return of_all(hosts, ready)
-
-
-def of_all(hosts: Iterable[str], work: Callable[[str], T]) -> dict[str, T]:
-    """What `work` gives for each host, at most 32 at once.
-
-    Raises:
-        HostError: with all that failed.
-    """
-
-    def attempt(name: str) -> T | HostError:
-        try:
-            return work(name)
-        except HostError as error:
-            return error
-
-    names = list(dict.fromkeys(hosts))
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = list(pool.map(attempt, names))
-    problems = [each for each in found if isinstance(each, HostError)]
-    if problems:
-        raise HostError("\n".join(each.message for each in problems), problems[0].remedy)
-    return {name: each for name, each in zip(names, found, strict=True) if not isinstance(each, HostError)}
-
-
-def interpreter(host: Host) -> str:
-    """An absolute path: the spec's, else the submitter's own where it exists there, else python3."""
-    if host.run(["test", "-x", host.python], TIMEOUT).code == 0:
-        return host.python
-    if host.python != sys.executable:
-        raise HostError(f"{host.name}: there is no interpreter {host.python}", "correct `python` of that host")
-    found = host.run(["sh", "-c", "command -v python3"], TIMEOUT).out.strip()
-    if not found:
-        raise HostError(f"{host.name}: there is no python3", "say which: {host: ..., python: /path/to/python}")
-    return found
-
-
-def expanded(host: Host, path: str) -> str:
-    """`path` with ~ and $HOME as on that host; one that is relative begins there too."""
-    home = _ask(host, ["printenv", "HOME"])
-    for word in ("~", *HOME):
-        if path == word or path.startswith(word + "/"):
-            path = home + path[len(word):]
-    return path if path.startswith("/") else f"{home}/{path}"
-
-
-def _ask(host: Host, argv: list[str]) -> str:
-    done = host.run(argv, TIMEOUT)
-    if done.code:
-        raise HostError(f"{host.name}: {argv[0]} failed: {done.err.strip()}", "log in by hand and try it")
-    return done.out.strip()
+def refuse_wrong(findings: Iterable[Finding]) -> None:
+    """Raises HostError with those that would make a run fail."""
+    wrong = [each for each in findings if each.verdict == "wrong"]
+    if wrong:
+        raise together([HostError(f"{each.host}: {each.detail}", each.remedy) for each in wrong])

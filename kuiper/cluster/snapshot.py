@@ -21,7 +21,7 @@ from kuiper.errors import HostError, SpecError
 MOST_BYTES = 50 << 20
 """Of the files beside a spec: more is a data set that lies there, not code."""
 ENTRY = PurePosixPath("kuiper", "run.py")
-"""What a snapshot has for sure."""
+"""What a snapshot has for sure, below its folder."""
 UNPACK_TIMEOUT = 60.0
 UNPACK = """
 import os, shutil, sys, tarfile, tempfile
@@ -93,21 +93,23 @@ class Snapshot:
         files = {name: hashlib.sha256(data).hexdigest()[:20] for name, data in self.contents.items()}
         return {"digest": self.digest, "files": files}
 
-    def install(self, host: Host, folder: PurePosixPath) -> bool:
-        """Unpack it on a host, unless it is there; whether it was sent.
+    @property
+    def entry(self) -> PurePosixPath:
+        """A file below kuiper's folder on a host that has this snapshot."""
+        return PurePosixPath("code", self.digest) / ENTRY
+
+    def install(self, host: Host, folder: PurePosixPath) -> None:
+        """Unpack it in a folder of a host.
 
         Raises:
             HostError: it cannot be written there.
         """
-        if host.exists(folder / ENTRY):
-            return False
         archive = folder.with_name(f"{folder.name}.tar.gz")
         host.put(self.archive, archive)
         done = host.run([host.python, "-I", "-c", UNPACK, str(archive), str(folder)], UNPACK_TIMEOUT)
         if done.code:
             raise HostError(f"{host.name}: cannot unpack the code in {folder}: {done.err.strip()[-500:]}",
                             "check exp_path, its space and the interpreter there")
-        return True
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import secrets
 import shlex
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +21,22 @@ from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut
 
 from kuiper.cluster import agent
-from kuiper.cluster.host import Address, Result, agent_place
+from kuiper.cluster.host import AT_ONCE, Address, Result, agent_place
 from kuiper.cluster.paths import known_hosts
+from kuiper.cluster.slots import Slots
 from kuiper.errors import HostError
 
 if TYPE_CHECKING:
     from paramiko.sftp_client import SFTPClient
 
 CONNECT_TIMEOUT = 10.0
-TRIES = 3
+TRIES, PAUSE = 3, 1.0
+"""A busy sshd drops some of those who knock at once (MaxStartups): they come back one by one, after up to PAUSE
+seconds, and then up to twice that."""
 KEEPALIVE = 15
 SESSIONS = 5
 """At once over one connection. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
+OPEN = Slots(AT_ONCE)
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says is raised as well
 
 
@@ -55,7 +61,7 @@ class Reopening(Connection):
 
 
 class SshHost:
-    """See `Host`. The connection is opened by the first use, and again when it was lost.
+    """See `Host`. All who log in alike share a connection (see `Login`).
 
     Args:
         address: where it is and who logs in; ~/.ssh/config has its say as for ssh itself.
@@ -65,9 +71,7 @@ class SshHost:
         self.name = address.host
         self.python = address.python
         self._address = address
-        self._lock = threading.Lock()
-        self._sessions = threading.Semaphore(SESSIONS)
-        self._connection: Reopening | None = None
+        self._login = Login.of(address.host, address.user, address.port, address.key)
 
     @cached_property
     def agent(self) -> str:
@@ -77,10 +81,14 @@ class SshHost:
             self.put(Path(agent.__file__), path)
         return str(path)
 
+    def reach(self) -> None:
+        with self._login.session():
+            pass
+
     def run(self, argv: Sequence[str], timeout: float) -> Result:
         # `timeout` on the host: when ours is over, a remote process would live on
         words = ["timeout", "-k", "5", f"{timeout:g}", *argv]
-        with self._session() as connection:
+        with self._login.session() as connection:
             try:
                 done = connection.run(shlex.join(words), hide=True, warn=True, in_stream=False, pty=False,
                                       timeout=timeout + CONNECT_TIMEOUT, encoding="utf-8")
@@ -127,29 +135,9 @@ class SshHost:
                 return False
         return True
 
-    def close(self) -> None:
-        """End the connection, if there is one."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-    @contextlib.contextmanager
-    def _session(self) -> Iterator[Reopening]:
-        """A turn on the connection; what ssh itself has to complain about becomes a HostError."""
-        with self._sessions:
-            connection = self._connected()
-            try:
-                yield connection
-            except paramiko.ssh_exception.NoValidConnectionsError as error:  # it was lost, and cannot be opened again
-                raise self._explained(error)[0] from error
-            except (paramiko.SSHException, EOFError, ConnectionError, socket.timeout) as error:
-                raise HostError(f"{self.name}: the connection was lost: {error or type(error).__name__}",
-                                "try again: what was started there goes on without it") from error
-
     @contextlib.contextmanager
     def _files(self, failure: str) -> Iterator[SFTPClient]:
-        with self._session() as connection:
+        with self._login.session() as connection:
             sftp = connection.open_sftp()
             try:
                 yield sftp
@@ -162,11 +150,51 @@ class SshHost:
             finally:
                 sftp.close()
 
+
+class Login:
+    """The connection to a host, opened by the first use, and again when it was lost or closed.
+
+    Args:
+        host, user, port, key: as in `Address`.
+    """
+
+    def __init__(self, host: str, user: str | None, port: int | None, key: str | None) -> None:
+        self.name, self._user, self._port, self._key = host, user, port, key
+        self._lock = threading.Lock()
+        self._sessions = threading.Semaphore(SESSIONS)
+        self._connection: Reopening | None = None
+
+    @classmethod
+    @cache
+    def of(cls, host: str, user: str | None, port: int | None, key: str | None) -> Login:
+        """One object for all who log in alike."""
+        return cls(host, user, port, key)
+
+    def close(self) -> None:
+        """End the connection, if there is one."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Reopening]:
+        """A turn on the connection; what ssh itself has to complain about becomes a HostError."""
+        with self._sessions, OPEN.use(self):
+            connection = self._connected()
+            try:
+                yield connection
+            except paramiko.ssh_exception.NoValidConnectionsError as error:  # it was lost, and cannot be opened again
+                raise self._explained(error)[0] from error
+            except (paramiko.SSHException, EOFError, ConnectionError, socket.timeout) as error:
+                raise HostError(f"{self.name}: the connection was lost: {error or type(error).__name__}",
+                                "try again: what was started there goes on without it") from error
+
     def _connected(self) -> Reopening:
         with self._lock:
             if self._connection is not None and self._connection.is_connected:
                 return self._connection
-            for left in reversed(range(TRIES)):
+            for tried in range(1, TRIES + 1):
                 connection = self._made()
                 try:
                     connection.open()
@@ -174,17 +202,17 @@ class SshHost:
                 except (OSError, EOFError, paramiko.SSHException) as error:
                     connection.close()
                     problem, lasting = self._explained(error)
-                    if lasting or not left:
+                    if lasting or tried == TRIES:
                         raise problem from error
+                    time.sleep(PAUSE * random.uniform(0.2, tried))
             connection.transport.set_keepalive(KEEPALIVE)
             self._connection = connection
             return connection
 
     def _made(self) -> Reopening:
-        address = self._address
-        login = {"key_filename": [address.key]} if address.key else {}
+        login = {"key_filename": [self._key]} if self._key else {}
         connection = Reopening(
-            address.host, user=address.user, port=address.port, config=Config(),
+            self.name, user=self._user, port=self._port, config=Config(),
             connect_timeout=CONNECT_TIMEOUT,
             connect_kwargs={**login, "banner_timeout": CONNECT_TIMEOUT, "auth_timeout": CONNECT_TIMEOUT})
         # Fabric's own policy lets any unknown host in
@@ -196,13 +224,13 @@ class SshHost:
 
     def _explained(self, error: Exception) -> tuple[HostError, bool]:
         """What it means to the user, and whether trying again is pointless."""
-        where = f"{self.name}: " if not self._address.port else f"{self.name} port {self._address.port}: "
+        where = f"{self.name}: " if not self._port else f"{self.name} port {self._port}: "
         if isinstance(error, paramiko.BadHostKeyException):
             return HostError(f"{where}its host key has changed: {fingerprint(error.key)} instead of "
                              f"{fingerprint(error.expected_key)}",
                              "find out why; if it is right, remove the old key from known_hosts and use `trust`"), True
         if isinstance(error, paramiko.AuthenticationException):
-            who = self._address.user or "this user"
+            who = self._user or "this user"
             return HostError(f"{where}it does not let {who} in: {error}",
                              "check auth.ssh_user and auth.ssh_private_key, or load the key into ssh-agent"), True
         if isinstance(error, paramiko.SSHException) and "not found in known_hosts" in str(error):

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kuiper.cluster.host import LOCAL, Address, connect
+from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.paths import RunPaths
 from kuiper.cluster.plan import Process
+from kuiper.cluster.progress import Say
 from kuiper.cluster.snapshot import Code
-from kuiper.cluster.start import START_TIMEOUT, in_parallel
+from kuiper.cluster.start import START_TIMEOUT
 from kuiper.cluster.store import Job
 from kuiper.errors import ConflictError, JobFailed, SpecError
 
@@ -37,13 +39,24 @@ class File:
     mode: int = 0o644
 
 
-def put_all(files: list[File]) -> None:
+def put_all(files: list[File], say: Say) -> None:
     """Write them, on all hosts at once.
 
     Raises:
         HostError, KuiperError: one cannot be written.
     """
-    in_parallel(lambda file: connect(file.address).put(file.data, file.path, file.mode), files)
+    by_host: dict[Address, list[File]] = {}
+    for file in files:
+        by_host.setdefault(file.address, []).append(file)
+
+    def put(address: Address) -> None:
+        host = connect(address)
+        for file in by_host[address]:
+            host.put(file.data, file.path, file.mode)
+        if address.host != LOCAL or len(by_host) == 1:
+            say("staged", address.host)
+
+    in_parallel(put, by_host)
 
 
 def run_files(job: Job, spec: bytes, config: Mapping[str, Any], code: Mapping[str, Any],
@@ -123,7 +136,7 @@ def agent_order(
         env["PYTHONPATH"] = str(code.python_path)
         env["PYTHONSAFEPATH"] = "1"
     return {
-        "run_id": job.run_id, "process": process.name, "after": job.after,
+        "run_id": job.run_id, "process": process.name, "after": job.after, "server": _server(job, process),
         "argv": argv, "env": env, "cwd": str(code.folder),
         "setup_commands": spec.setup_commands, "duration": spec.limits.duration, "grace": spec.limits.grace,
         "retry": spec.on_failure["retry"] if process.rank else 0,
@@ -131,3 +144,10 @@ def agent_order(
         "secrets": spec.secrets,
         "log_bytes": 64 << 20, "log_keep": 3,
     }  # fmt: skip
+
+
+def _server(job: Job, process: Process) -> str | None:
+    """Where a process of another host than the server's reads where that listens."""
+    server = job.processes[0]
+    away = process.host != server.host
+    return str(RunPaths(job.at(process).folder.parent).process(server.name).endpoint) if away else None

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from kuiper.cluster.host import connect
-from kuiper.cluster.site import AT_ONCE, Site
+from kuiper.cluster.host import AT_ONCE, connect
+from kuiper.cluster.site import Site
 from kuiper.cluster.states import JobStatus
 from kuiper.cluster.store import Job, observe
 from kuiper.errors import HostError, PartlyDone

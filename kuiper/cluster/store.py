@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from kuiper.cluster.files import locked, read_json, write_json
-from kuiper.cluster.host import Address, Host, connect
+from kuiper.cluster.host import AT_ONCE, Address, Host, connect
 from kuiper.cluster.identity import Identity, is_alive
 from kuiper.cluster.paths import ProcessPaths, RunPaths, absolute, state_folder
-from kuiper.cluster.site import AT_ONCE, Site
+from kuiper.cluster.site import Site
 from kuiper.cluster.states import JobStatus, ProcessStatus, State, job_status, process_status
 from kuiper.errors import HostError, KuiperError, UnknownJob
 

@@ -10,6 +10,7 @@ import pytest
 
 from kuiper.cluster import agent
 from kuiper.cluster.host import connect
+from kuiper.cluster.ssh import Login
 from tests.cluster.lab import SSHD, Lab
 
 HOSTS = 4
@@ -35,6 +36,7 @@ def lab(cluster: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     known.parent.mkdir(parents=True)
     known.write_text(cluster.known_hosts())
     connect.cache_clear()
+    Login.of.cache_clear()
     yield cluster
     for host in cluster.hosts:
         if not Path(host.folder, "sshd.pid").exists():

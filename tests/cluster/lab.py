@@ -35,7 +35,6 @@ UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
-MaxStartups 100
 SetEnv HOME={home}
 Subsystem sftp internal-sftp -d {home}
 """
