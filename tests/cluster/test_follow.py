@@ -17,12 +17,12 @@ from tests.integration.jobs import ROOT, manager
 from tests.integration.test_faults import wait_for
 
 pytestmark = pytest.mark.cluster
-LINES = 200
-SAY = f"(for i in $(seq 1 {LINES}); do echo line $i; sleep 0.05; done) &"
 
 
 def test_no_line_is_lost_or_doubled(lab: Lab, tmp_path: Path) -> None:
-    job = submit(spec(lab, tmp_path, "lines", LONG, setup_commands=[SAY]))
+    enough = tmp_path / "enough"
+    say = f"(i=0; until test -e {enough}; do i=$((i + 1)); echo line $i; sleep 0.05; done; echo line last) &"
+    job = submit(spec(lab, tmp_path, "lines", LONG, setup_commands=[say]))
     run = [sys.executable, str(ROOT / "manager.py")]
     out, err, seen = (tmp_path / name for name in ("out", "err", "seen"))
     with out.open("w") as o, err.open("w") as e, seen.open("w") as s:
@@ -39,14 +39,15 @@ def test_no_line_is_lost_or_doubled(lab: Lab, tmp_path: Path) -> None:
     wait_for(lambda: f"{host.address} is back" in err.read_text())
     for other in lab.hosts:
         other.drop_connections()
-    wait_for(lambda: out.read_text().count(f"line {LINES}\n") == 4)
+    enough.touch()
+    wait_for(lambda: out.read_text().count("line last\n") == 4)
     assert manager("stop", "lines", "--grace", "2").returncode == 0
     assert logs.wait(60) == 0 and watch.wait(60) == 0
     nothing_left(job)
     lines = out.read_text().splitlines()
     for process in ("ps", "worker_1", "worker_2", "worker_3"):
         own = [line.partition("| ")[2] for line in lines if line.startswith(process)]
-        assert own == [f"line {number}" for number in range(1, LINES + 1)], process
+        assert own == [*(f"line {number}" for number in range(1, len(own))), "line last"], process
     reached = [json.loads(line)["processes"][2]["reached"] for line in seen.read_text().splitlines()]
     assert reached[0] and reached[-1] and not all(reached)
 
