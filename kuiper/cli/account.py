@@ -15,7 +15,8 @@ FILES_SHOWN = 20
 def show(
     job: JobKey,
     other: Annotated[
-        str | None, typer.Argument(metavar="[B]", help="Another job, to compare with.", autocompletion=job_names)
+        str | None,
+        typer.Argument(metavar="[B]", help="Another job, to compare with.", autocompletion=job_names),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -45,16 +46,14 @@ def show(
 
 
 def _one(run: Mapping[str, Any], quiet: bool) -> Iterator[str]:
-    yield f"{run['job_name']}  {run['run_id']}" + (f"  (retry of {run['retry_of']})" if run["retry_of"] else "")
+    yield f"{run['job_name']}  {run['run_id']}" + f"  (retry of {run['retry_of']})" * bool(run["retry_of"])
     yield run["run_dir"]
-    yield ""
-    yield from (f"  {key:<12} {_text(value)}" for key, value in run["result"].items() if value not in (None, ""))
-    yield f"  {'code':<12} {run['code']['digest'] if run['code'] else 'not on record'}"
-    environment = run["environment"] or {}
-    for key in () if quiet else run["config"]:
-        yield f"  {key:<28} {_text(run['config'][key])}"
-    for key, value in environment.items() if not quiet else ():
-        yield f"  {key:<28} {_text(value)}"
+    for part in ("result",) if quiet else ("result", "config", "environment"):
+        yield f"\n{part}"
+        known = {key: value for key, value in (run[part] or {}).items() if value is not None and value != ""}
+        width = max(map(len, known), default=0)
+        yield from (f"  {key:<{width}}  {_text(value)}" for key, value in known.items())
+    yield f"\ncode: {run['code']['digest'] if run['code'] else 'not on record'}"
 
 
 def _two(runs: list[dict[str, Any]], found: Mapping[str, Any]) -> Iterator[str]:

@@ -37,14 +37,15 @@ def clean(
     found = find_rubbish(age)
     anything = bool(found.runs or found.code or found.leftovers)
     if not as_json and not quiet:
-        print("\n".join(_text(found)) if anything or found.strangers else f"nothing is older than {older_than}")
-    agreed = yes or anything and not dry_run and sys.stdin.isatty() and typer.confirm("remove all this?")
-    removed = agreed and not dry_run
+        print("\n".join(_text(found)) or f"nothing is older than {older_than}")
+    asks = anything and not dry_run and not yes and sys.stdin.isatty()
+    removed = not dry_run and (yes or asks and typer.confirm("remove all this?"))
     failures = found.failures + (remove(found) if removed else [])
     if as_json:
         print_json({**_data(found), "removed": removed, "failures": failures})
     if failures:
-        fail(PartlyDone("; ".join(failures), "clean again when that is mended: it is safe to repeat"), as_json)
+        remedy = "clean again when that is mended: it is safe to repeat"
+        fail(PartlyDone("; ".join(failures), remedy), as_json)
     if anything and not removed and not dry_run:
         fail(UsageError("nothing was removed", "look at it with --dry-run, then use --yes"), as_json)
 
@@ -57,8 +58,8 @@ def _text(found: Rubbish) -> Iterator[str]:
         yield f"left over  {leftover.job.job_name} {leftover.job.run_id} on {leftover.host}: pid {pids}"
     for old in found.runs:
         hosts = ", ".join(site.address.host for site in old.job.sites)
-        yield (f"run        {old.job.job_name} {old.job.run_id}  {old.state}, ended {span(old.age)} ago on {hosts}, "
-               f"{old.bytes / 1e6:.1f} MB")
+        yield (f"run        {old.job.job_name} {old.job.run_id}  {old.state}, ended {span(old.age)} ago on "
+               f"{hosts}, {old.bytes / 1e6:.1f} MB")
     for code in found.code:
         yield f"code       {code.folder} on {code.address.host}, {code.bytes / 1e6:.1f} MB"
     for host, runs in found.strangers.items():
@@ -70,7 +71,7 @@ def _data(found: Rubbish) -> dict[str, Any]:
         "runs": [{"job_name": old.job.job_name, "run_id": old.job.run_id, "run_dir": str(old.job.run_dir),
                   "state": old.state, "age": old.age, "bytes": old.bytes,
                   "hosts": [site.address.host for site in old.job.sites]} for old in found.runs],
-        "code": [{"host": code.address.host, "folder": code.folder, "bytes": code.bytes} for code in found.code],
+        "code": [{"host": one.address.host, "folder": one.folder, "bytes": one.bytes} for one in found.code],
         "leftovers": [{"job_name": left.job.job_name, "run_id": left.job.run_id, "host": left.host,
                        "pids": left.pids} for left in found.leftovers],
         "strangers": found.strangers,

@@ -32,4 +32,5 @@ def collect(job: JobKey, as_json: AsJson = False, quiet: Quiet = False, verbose:
         for one in jobs:
             print(f"  {short(one.run_dir)}")
     if failures:
-        fail(PartlyDone("; ".join(failures), "collect again when that is mended: what is here stays"), as_json)
+        remedy = "collect again when that is mended: what is here stays"
+        fail(PartlyDone("; ".join(failures), remedy), as_json)

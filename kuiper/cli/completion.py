@@ -29,7 +29,8 @@ def completion(
 ) -> None:
     """Print what makes a shell complete kuiper's verbs, options and job names.
 
-    bash: source <(kuiper completion bash); zsh: the same, after compinit; fish: kuiper completion fish | source.
+    bash: source <(kuiper completion bash); zsh: the same, after compinit;
+    fish: kuiper completion fish | source.
     """
     from typer.completion import get_completion_script
 

@@ -13,7 +13,7 @@ LOCAL = """\
 # Trains on this machine; `check` says what it amounts to, `submit` runs it.
 job_name: {name}
 ps_ip: localhost                     # the server's host
-worker_ips: [localhost:{processes}]            # processes that share the workers; localhost:[1,1]: one per GPU
+worker_ips: [localhost:{processes}]            # processes that share the workers; localhost:[1,1]: one a GPU
 log_path: logs                       # run directories: <log_path>/<job_name>/<run_id>
 """
 CLUSTER = """\

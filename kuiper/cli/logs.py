@@ -23,7 +23,7 @@ def logs(
     job: JobKey,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     rank: Annotated[int | None, typer.Option("--rank", min=0, help="Only this process; 0 is ps.")] = None,
-    grep: Annotated[str | None, typer.Option(metavar="REGEX", help="Only lines that match.")] = None,
+    grep: Annotated[str | None, typer.Option(metavar="REGEX", help="Only lines with it.")] = None,
     errors: Annotated[bool, typer.Option("--errors", help="Only errors, the earliest first.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -31,7 +31,7 @@ def logs(
 ) -> None:
     """Show the logs of a job, merged by time, each line with its process (-q leaves that out).
 
-    With -f a host that cannot be reached is said, and its lines come when it is back: none is lost or doubled.
+    With -f a host that cannot be reached is said; its lines come when it is back, none lost or doubled.
     """
     from kuiper.cli.show import fail
     from kuiper.cluster.logs import merged, readers
@@ -65,7 +65,8 @@ def logs(
     except KeyboardInterrupt:
         return
     if troubles:
-        fail(PartlyDone("; ".join(troubles.values()), "ask again when that is mended: its lines are missing"), as_json)
+        remedy = "ask again when that is mended: its lines are missing"
+        fail(PartlyDone("; ".join(troubles.values()), remedy), as_json)
 
 
 def _lines(several: bool, sources: Sequence[Reader], quiet: bool, as_json: bool) -> Callable[[Line], None]:
@@ -89,7 +90,11 @@ def _lines(several: bool, sources: Sequence[Reader], quiet: bool, as_json: bool)
 
 
 def _say_troubles(sources: Sequence[Reader], before: dict[str, str], follow: bool) -> dict[str, str]:
-    """Note hosts that cannot be reached any more, or again, and lines that were lost; the troubles now, by host."""
+    """Note hosts that cannot be reached any more, or again, and lines that were lost.
+
+    Returns:
+        The troubles now, by host.
+    """
     from kuiper.cli.show import note
 
     now = {source.host: source.trouble for source in sources if source.trouble}

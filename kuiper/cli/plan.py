@@ -43,7 +43,7 @@ def _text(job: Mapping[str, Any], quiet: bool) -> Iterator[str]:
     yield f"{job['job_name']} ({job['mode']})  {job['run_dir']}"
     yield f"  code       {code['digest']}, {code['files']} files"
     if job["secrets"]:
-        yield f"  secrets    {', '.join(job['secrets'])}: values from this environment, read once, then deleted"
+        yield f"  secrets    {', '.join(job['secrets'])}: values from this environment, deleted once read"
     if len(job["hosts"]) > 1 or len(job["hosts"][0]["processes"]) > 1:
         yield f"  port       of ps: {job['ports'] or 'any free one'}"
     if limits["duration"] is not None:
@@ -52,8 +52,8 @@ def _text(job: Mapping[str, Any], quiet: bool) -> Iterator[str]:
         yield ""
         yield from _host(host, quiet)
     names = [process["name"] for host in job["hosts"] for process in host["processes"]]
-    yield "\nthen       " + (f"{names[0]} starts and says where it listens, {len(names) - 1} others start at once"
-                             if len(names) > 1 else f"{names[0]} starts") + "; each says that it is alive"
+    others = f" and says where it listens, then {len(names) - 1} others" if len(names) > 1 else ""
+    yield f"\nthen       {names[0]} starts{others}; each says that it is alive"
     for unknown in job["open"]:
         yield f"not known  {unknown}"
 
@@ -83,6 +83,7 @@ def _host(host: Mapping[str, Any], quiet: bool) -> Iterator[str]:
         yield f"    runs     {shlex.join(process['command'])}"
         yield f"    in       {process['cwd']}"
         if not quiet:
-            yield f"    with     {' '.join(f'{name}={shlex.quote(text)}' for name, text in process['env'].items())}"
+            env = " ".join(f"{name}={shlex.quote(text)}" for name, text in process["env"].items())
+            yield f"    with     {env}"
     for unknown in host["open"]:
         yield f"  not known  {unknown}"

@@ -53,7 +53,8 @@ def status(
         return
     if not (live or as_json or quiet):
         out.print(_views(found, seen))
-    failures = {process.host: process.reason for status in seen for process in status.processes if not process.reached}
+    unreached = (process for status in seen for process in status.processes if not process.reached)
+    failures = {process.host: process.reason for process in unreached}
     if failures:
         fail(PartlyDone("; ".join(failures.values()), "what is shown of it is what was last seen"), as_json)
 

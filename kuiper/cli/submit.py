@@ -30,9 +30,9 @@ def submit(
     override: Override = [],  # noqa: B006 - Typer copies it
     simulate: Simulate = False,
     follow: Follow = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Return once it runs; the default.")] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Two steps or rounds only: does it work there?")] = False,
-    needed: Annotated[bool, typer.Option("--needed", help="Unless the same spec has succeeded before.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once it runs: the default.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Only two steps or rounds.")] = False,
+    needed: Annotated[bool, typer.Option("--needed", help="Unless the same has succeeded before.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -44,7 +44,7 @@ def submit(
     from kuiper.errors import UsageError
 
     if follow and detach:
-        raise UsageError("--follow and --detach exclude each other", "give one; without either, submit detaches")
+        raise UsageError("--follow and --detach exclude each other", "give one; --detach is the default")
     spec = load(path, override, simulate)
     if smoke:
         spec = spec.smoke()

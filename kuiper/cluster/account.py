@@ -16,13 +16,13 @@ OF_ITS_OWN = ("job.run_id", "job.spec_folder", "hostname", "executable")
 
 
 def account(job: Job, status: JobStatus) -> dict[str, Any]:
-    """A run as plain data, from the submitter's run directory; `collect` brings what ran on other hosts there.
+    """A run as plain data, from the submitter's run directory, to which `collect` brings what is on hosts.
 
     Returns:
-        job_name, run_id, run_dir, retry_of, spec_hash; config (config.yaml, its keys dotted), code (digest and
-        files, None when not on record), environment (environment.json, its keys dotted, None when not here),
-        result: state, reason, evaluations (how many are here), step, top_1 and best_top_1 (percent), loss,
-        clock (of the last evaluation, seconds of training, virtual in simulations) and seconds (that rank 0 ran).
+        job_name, run_id, run_dir, retry_of, spec_hash; config (config.yaml, its keys dotted), code (digest
+        and files, None when not on record), environment (environment.json, its keys dotted, None when not
+        here), result: state, reason, evaluations (how many are here), step, top_1 and best_top_1 (percent),
+        loss, clock (seconds, of the last evaluation; virtual in simulations), seconds (that rank 0 ran).
 
     Raises:
         SpecError: its config.yaml is gone.
@@ -30,9 +30,10 @@ def account(job: Job, status: JobStatus) -> dict[str, Any]:
     """
     environment = read_json(job.paths.environment)
     return {
-        "job_name": job.job_name, "run_id": job.run_id, "run_dir": str(job.run_dir), "retry_of": job.retry_of,
-        "spec_hash": job.spec_hash, "config": settings(config_of(job)), "code": read_json(job.paths.code) or None,
-        "environment": environment and _dotted(environment), "result": _result(job, status),
+        "job_name": job.job_name, "run_id": job.run_id, "run_dir": str(job.run_dir),
+        "retry_of": job.retry_of, "spec_hash": job.spec_hash, "result": _result(job, status),
+        "config": settings(config_of(job)), "environment": environment and _dotted(environment),
+        "code": read_json(job.paths.code) or None,
     }  # fmt: skip
 
 
@@ -41,7 +42,8 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
 
     Under `code`: same (None when it is not known), and files: what became of each that differs.
     """
-    parts = {part: _differing(first[part] or {}, second[part] or {}) for part in ("config", "environment", "result")}
+    compared = ("config", "environment", "result")
+    parts = {part: _differing(first[part] or {}, second[part] or {}) for part in compared}
     codes = first["code"], second["code"]
     known = None not in codes
     code = {"same": codes[0]["digest"] == codes[1]["digest"] if known else None,

@@ -1,4 +1,4 @@
-"""Remove what finished jobs have left: old runs, code that no run needs, processes that outlived a dead job."""
+"""Remove what finished jobs have left: old runs, code that no run needs, processes of a dead job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from kuiper.cluster import store, inventory
+from kuiper.cluster import inventory, store
 from kuiper.cluster.files import locked
 from kuiper.cluster.host import AT_ONCE, LOCAL, Address, connect
 from kuiper.cluster.identity import is_alive
@@ -114,7 +114,8 @@ def _inventory(address: Address) -> dict[str, Any] | str:
     """What inventory.py reports of a host, or why it cannot be asked."""
     try:
         host = connect(address)
-        words = [host.python, "-I", "-c", Path(inventory.__file__).read_text(), address.base or "/nonexistent"]
+        source = Path(inventory.__file__).read_text()
+        words = [host.python, "-I", "-c", source, address.base or "/nonexistent"]
         done = host.run(words, TIMEOUT)
     except HostError as error:
         return error.message
@@ -197,7 +198,8 @@ def _remove_code(address: Address, code: Sequence[Unused]) -> None:
     if isinstance(report, str):
         raise HostError(report)
     for one in code:
-        if one.address == address and one.folder in report["code"] and not report["code"][one.folder]["users"]:
+        still = report["code"].get(one.folder) if one.address == address else None
+        if still and not still["users"]:
             place = PurePosixPath(one.folder)
             aside = str(place.with_name(f".{place.name.lstrip('.')}.gone"))
             if one.folder != aside:

@@ -1,4 +1,4 @@
-"""What kuiper keeps on a host: one file, standard library only, run there as `python -I -c SOURCE BASE`; prints JSON."""
+"""What kuiper keeps on a host, as JSON: one file, standard library only; python -I -c SOURCE BASE."""
 
 import glob
 import json

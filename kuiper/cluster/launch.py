@@ -98,7 +98,7 @@ def launch(
 
 def bring_up(jobs: Sequence[Job], names: Sequence[str], configs: Sequence[Mapping[str, Any]],
              files: Callable[[], list[File]], say: Say) -> None:
-    """Make the run directories of jobs, put their files there, and start them: all of them, or nothing that lasts.
+    """Make the run directories of jobs, put their files there, and start them all, or leave nothing.
 
     Args:
         names: of the jobs and of their series, none of which may be in use.

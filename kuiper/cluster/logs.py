@@ -57,11 +57,10 @@ class Line:
 
 @dataclass
 class Reader:
-    """Reads one process's log from where it was left, also when it was rotated or could not be reached meanwhile.
+    """Reads one process's log from where it was left, even if it was rotated or out of reach meanwhile.
 
     Attributes:
-        offset: bytes already read of the log, or of the rotated one that was read last; what a caller keeps to
-            go on after a drop, with `tail`.
+        offset: bytes already read of the log, or of the rotated one that was read last.
         tail: the last bytes before `offset`: they tell that log from one that has taken its place.
         trouble: why the log could not be read the last time, "" if it could.
         gaps: how often lines were rotated away before they could be read.

@@ -30,7 +30,8 @@ def succeeded(spec: Spec) -> dict[str, Job]:
     for one in spec.each():
         digest = spec_hash(one, compose(one))
         same = [job for job in store.jobs(one.job_name) if job.spec_hash == digest]
-        done = [job for job, status in zip(same, store.observe(same), strict=True) if status.state is State.SUCCEEDED]
+        seen = zip(same, store.observe(same), strict=True)
+        done = [job for job, status in seen if status.state is State.SUCCEEDED]
         if done:
             found[one.job_name] = done[-1]
     return found

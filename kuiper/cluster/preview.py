@@ -61,7 +61,8 @@ def preview(spec: Spec, simulate: bool = False, ask: bool = False) -> list[dict[
     made = []
     for one, config, job in zip(spec.each(), configs, drafted(spec, configs, grounds), strict=True):
         files = staged(one, config, job, grounds, snapshot, values)
-        on = [_on_host(job, plan(one, config), ground, files, there[name]) for name, ground in (here | grounds).items()]
+        on = [_on_host(job, plan(one, config), ground, files, there[name])
+              for name, ground in (here | grounds).items()]
         made.append({
             "job_name": job.job_name, "run_dir": str(job.run_dir), "mode": job.mode, "after": job.after,
             "code": {"digest": snapshot.digest, "files": len(snapshot.contents)}, "secrets": spec.secrets,
@@ -86,14 +87,15 @@ def _on_host(job: Job, processes: Sequence[Process], ground: Ground, files: Sequ
     server = own and own[0].rank == 0
     batches = [own[:1], own[1:]] if server else [own]  # the others are started once the server listens
     paths = [[job.at(store.Process(one.name, one.host)) for one in batch] for batch in batches if batch]
-    agent = agent_place(address)
+    agent, sent = agent_place(address), None if there is None else not there
     return {
         "host": address.host, "user": address.user, "port": address.port,
         "python": address.python if own else None, "base": address.base or None,
-        "code": {"folder": str(ground.code.folder), "sent": None if there is None else not there} if own else None,
+        "code": {"folder": str(ground.code.folder), "sent": sent} if own else None,
         "agent": agent if away else None,
         "folders": sorted({str(file.path.parent) for file in files}),
-        "files": [{"path": str(file.path), "mode": f"{file.mode:o}", "bytes": len(file.data)} for file in files],
+        "files": [{"path": str(file.path), "mode": f"{file.mode:o}", "bytes": len(file.data)}
+                  for file in files],
         "starts": [start_words(address.python, agent, batch) for batch in paths],
         "processes": [_process(job, process, files) for process in own],
         "open": list(_open(address)) if there is None else [],

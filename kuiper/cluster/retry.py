@@ -52,7 +52,8 @@ def retry(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
             made += process_files(again, config, _renamed(job, again, order, new), secrets)
         return made
 
-    names = list(dict.fromkeys(name for job in new for name in (job.series * (len(new) > 1), job.job_name) if name))
+    series = [job.series for job in new if len(new) > 1]
+    names = list(dict.fromkeys([*filter(None, series), *(job.job_name for job in new)]))
     bring_up(new, names, configs, files, say)
     return new
 
@@ -87,9 +88,9 @@ def _code(job: Job, config: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
     now = pack(Path(about["spec_folder"]) if about["allow"] else None, to_send=False).record
     if old and old["digest"] != now["digest"]:
         if len(job.sites) > 1:
-            raise SpecError(f"the code on this machine has changed since {job.run_id}, and that on other hosts has not",
-                            "submit the job again")
-        say(f"the code here has changed since {job.run_id}: {len(changes(old, now))} files; the new run has it as it is")
+            raise SpecError(f"the code on this machine has changed since {job.run_id}, "
+                            "and what other hosts have of it has not", "submit the job again")
+        say(f"the code here has changed since {job.run_id}, in {len(changes(old, now))} files")
     return now
 
 
@@ -107,7 +108,8 @@ def _renamed(job: Job, again: Job, orders: Orders, new: Sequence[Job]) -> dict[s
     before = [one for one in new if str(one.run_dir) in again.after]
     renamed = {}
     for process in job.processes:
-        order, old, folder = orders[process.name], job.site(process).run_dir, again.site(process).run_dir
+        order = orders[process.name]
+        old, folder = job.site(process).run_dir, again.site(process).run_dir
 
         def moved(text: str, old: str = old, folder: str = folder) -> str:
             return folder + text[len(old) :] if text == old or text.startswith(f"{old}/") else text

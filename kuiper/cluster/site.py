@@ -108,8 +108,8 @@ def look_at(spec: Spec, name: str, snapshot: Snapshot, say: Say = silent) -> tup
     facts = survey(host, folder, file=str(snapshot.entry))
     say(f"python {facts['python']}, torch {facts['torch']}", name)
     refuse_wrong(of_one(spec, name, facts))
-    address = spec.address(name, python=facts["path"], base=facts["base"]) if name != LOCAL else Address(LOCAL)
-    return facts, Ground.at(address, snapshot.digest)
+    found = {"python": facts["path"], "base": facts["base"]}
+    return facts, Ground.at(Address(LOCAL) if name == LOCAL else spec.address(name, **found), snapshot.digest)
 
 
 def refuse_wrong(findings: Iterable[Finding]) -> None:

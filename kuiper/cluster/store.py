@@ -160,8 +160,8 @@ def find(key: str) -> list[Job]:
         while newest.retry_of in begun:
             newest = begun[newest.retry_of]
         last[newest.run_id] = job
-    same = sorted((begun[run] for run in last if begun[run].first == newest.first), key=lambda job: len(job.after))
-    return [last[job.run_id] for job in same]
+    same = [begun[run] for run in last if begun[run].first == newest.first]
+    return [last[job.run_id] for job in sorted(same, key=lambda job: len(job.after))]
 
 
 def observe(seen: Sequence[Job], detailed: bool = False) -> list[JobStatus]:

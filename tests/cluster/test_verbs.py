@@ -115,7 +115,8 @@ def test_clean_takes_what_is_dead_and_nothing_else(lab: Lab, tmp_path: Path) -> 
     assert says("clean", "--older-than", "0s", "--yes")["failures"] == []
     nothing_left(dead)
     for run, name in ((old, "old"), (dead, "dead")):
-        assert not Path(run["run_dir"]).exists() and manager("status", name).returncode == 102
+        assert not Path(run["run_dir"]).exists()
+        assert manager("status", name).returncode == 102
         assert not any(there(host, run, "").parent.exists() for host in lab.hosts)
     seen = status("alive")
     assert {process["state"] for process in seen["processes"]} == {"RUNNING"}
