@@ -27,7 +27,7 @@ from kuiper.cli import (
     wait,
 )
 from kuiper.cli import list as list_verb
-from kuiper.cli.options import AsJson, Override, Quiet, Simulate, SpecFile, Verbose
+from kuiper.cli.options import AsJson, Override, Quiet, Servers, Simulate, SpecFile, Verbose, Workers
 from kuiper.cli.show import print_json
 from kuiper.errors import KuiperError
 
@@ -44,6 +44,8 @@ app = typer.Typer(
 def check(
     path: SpecFile,
     override: Override = [],  # noqa: B006 - Typer copies it
+    servers: Servers = None,
+    workers: Workers = None,
     simulate: Simulate = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -52,7 +54,7 @@ def check(
     """Say everything that is wrong with a job spec; start nothing."""
     from kuiper.cli.check import check as check_spec
 
-    raise typer.Exit(check_spec(path, override, simulate, as_json))
+    raise typer.Exit(check_spec(path, override, simulate, as_json, servers, workers))
 
 
 VERBS = {

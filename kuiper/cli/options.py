@@ -26,6 +26,12 @@ JobKeys = Annotated[
 Override = Annotated[
     list[str], typer.Option("--override", "-o", metavar="KEY=VALUE", help="Lay it over the spec; repeatable.")
 ]
+Servers = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Hosts, one a line, in the place of ps_ip.")
+]
+Workers = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Hosts, one a line, in the place of worker_ips.")
+]
 Simulate = Annotated[bool, typer.Option("--simulate", help="Run it in one process, on the virtual clock.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show its progress until it ends.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]

@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from kuiper.cli.options import AsJson, Override, Quiet, Simulate, SpecFile, Verbose
+from kuiper.cli.options import AsJson, Override, Quiet, Servers, Simulate, SpecFile, Verbose, Workers
 
 
 def plan(
     path: SpecFile,
     override: Override = [],  # noqa: B006 - Typer copies it
+    servers: Servers = None,
+    workers: Workers = None,
     simulate: Simulate = False,
     ask: Annotated[bool, typer.Option("--ask", help="Ask the hosts what only they know.")] = False,
     as_json: AsJson = False,
@@ -24,11 +26,13 @@ def plan(
 
     Of secrets, names are shown and never values. -q leaves out files and environment.
     """
-    from kuiper.cli.show import print_each
+    from kuiper.cli.show import note, print_each
     from kuiper.cluster.preview import preview
     from kuiper.cluster.spec import load
 
-    spec = load(path, override, simulate)
+    spec = load(path, override, simulate, servers, workers)
+    for line in () if quiet else spec.notes:
+        note(line)
     jobs = preview(spec, simulate or spec.mode == "simulate", ask)
     if as_json:
         print_each(jobs)

@@ -12,9 +12,11 @@ from kuiper.cli.options import (
     Follow,
     Override,
     Quiet,
+    Servers,
     Simulate,
     SpecFile,
     Verbose,
+    Workers,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ DETACHED = 101
 def submit(
     path: SpecFile,
     override: Override = [],  # noqa: B006 - Typer copies it
+    servers: Servers = None,
+    workers: Workers = None,
     simulate: Simulate = False,
     follow: Follow = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return once it runs: the default.")] = False,
@@ -39,13 +43,16 @@ def submit(
 ) -> None:
     """Start a job, or one per seed, and return; it needs this terminal no more. Ctrl-C only detaches."""
     from kuiper.cli.progress import progress
+    from kuiper.cli.show import note
     from kuiper.cluster.launch import submit as submit_jobs
     from kuiper.cluster.spec import load
     from kuiper.errors import UsageError
 
     if follow and detach:
         raise UsageError("--follow and --detach exclude each other", "give one; --detach is the default")
-    spec = load(path, override, simulate)
+    spec = load(path, override, simulate, servers, workers)
+    for line in () if quiet else spec.notes:
+        note(line)
     if smoke:
         spec = spec.smoke()
     if needed:

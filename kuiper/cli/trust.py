@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from kuiper.cli.options import AsJson, Override, Quiet, SpecFile, Verbose
+from kuiper.cli.options import AsJson, Override, Quiet, Servers, SpecFile, Verbose, Workers
 
 
 def trust(
     path: SpecFile,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept without asking.")] = False,
     override: Override = [],  # noqa: B006 - Typer copies it
+    servers: Servers = None,
+    workers: Workers = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -27,7 +29,7 @@ def trust(
     from kuiper.cluster.trust import accept, shown_by_all
     from kuiper.errors import HostError
 
-    found, failures = shown_by_all(load(path, override))
+    found, failures = shown_by_all(load(path, override, servers=servers, workers=workers))
     if not as_json and not quiet:
         for one in found:
             print(f"{one.entry:<28} {one.fingerprint}  {TEXT[one.known]}")

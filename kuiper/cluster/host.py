@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 from kuiper.cluster import agent
 from kuiper.cluster.files import make_folder, write_bytes
@@ -27,6 +28,14 @@ class Result:
     code: int
     out: str
     err: str
+
+    def answer(self) -> Any:
+        """What an agent or a probe said: the JSON of the last line, for a shell may greet before it.
+
+        Raises:
+            ValueError: it is not JSON.
+        """
+        return json.loads((self.out.splitlines() or [""])[-1])
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def bring_up(jobs: Sequence[Job], names: Sequence[str], configs: Sequence[Mappin
         with names_locked(names):
             for name in names:
                 refuse_second(name)
-            check_ports(configs[0])
+            check_ports(configs[0], len(configs))
             for job in jobs:
                 _create(job, made)
         put_all(files(), say)
@@ -134,7 +134,7 @@ def drafted(spec: Spec, configs: Sequence[Mapping[str, Any]], grounds: Mapping[s
         jobs.append(Job(
             folder, one.job_name, run_id, config["job"]["mode"], time.time(), spec.limits.grace,
             [store.Process(process.name, process.host) for process in plan(one, config)],
-            [ground.site(folder, one.job_name, run_id) for ground in grounds.values()],
+            [Site(ground.address, ground.run_dir(folder)) for ground in grounds.values()],
             spec.job_name if len(names_of(spec)) > 1 else "", [str(each.run_dir) for each in jobs],
             submitter=myself(), spec_hash=spec_hash(one, config),
         ))  # fmt: skip
@@ -149,13 +149,15 @@ def staged(spec: Spec, config: Mapping[str, Any], job: Job, grounds: Mapping[str
         spec: of this job, with one seed.
         values: of the spec's secrets.
     """
-    orders, codes = {}, {name: ground.code for name, ground in grounds.items()}
+    orders = {}
     for process in plan(spec, config):
         if process.host != LOCAL:
             process = replace(process, python=grounds[process.host].address.python)
         words = argv(process, job.at(process).folder.parent)
-        orders[process.name] = agent_order(spec, job, config, process, codes[process.host], words)
-    return [*run_files(job, spec.path.read_bytes(), config, snapshot.record, codes),
+        orders[process.name] = agent_order(spec, job, config, process, grounds[process.host], words)
+    written = {job.paths.spec: spec.path.read_bytes()}
+    written |= {job.paths.host_file(name): content for name, content in spec.host_files.items()}
+    return [*run_files(job, written, config, snapshot.record, grounds),
             *process_files(job, config, orders, values)]
 
 

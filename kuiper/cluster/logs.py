@@ -12,7 +12,7 @@ from typing import Any
 
 from kuiper.cluster.host import AT_ONCE
 from kuiper.cluster.store import Job, Process
-from kuiper.errors import HostError
+from kuiper.errors import HostError, Unreachable
 
 _FAILURE = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt|Lost|Failed)\b|Traceback \(most recent call")
 BUNYAN_ERROR = 50
@@ -74,6 +74,7 @@ class Reader:
     gaps: int = 0
     last_time: float = 0.0
     rest: bytes = field(default=b"", repr=False)
+    missed: str = ""
 
     @property
     def process(self) -> str:
@@ -94,7 +95,7 @@ class Reader:
             if data is None:
                 data = self._rotated()
             self.trouble = ""
-        except HostError as error:
+        except Unreachable as error:
             self.trouble = error.message
             return []
         lines = (self.rest + data).split(b"\n")
@@ -144,9 +145,9 @@ class Reader:
         path = log.with_name(f"{log.name}.{rotations}") if rotations else log
         try:
             return host.get(path, offset)
+        except Unreachable:
+            raise
         except HostError:
-            if host.exists(path):
-                raise
             return None
 
     def _line(self, text: str) -> Line:

@@ -43,7 +43,7 @@ def preview(spec: Spec, simulate: bool = False, ask: bool = False) -> list[dict[
     """
     values = secret_values(spec.secrets)
     configs = [composed(one, simulate, RUN_ID) for one in spec.each()]
-    check_ports(configs[0])
+    check_ports(configs[0], len(configs))
     for name in names_of(spec) if ask else ():
         refuse_second(name)
     hosts = [process.host for process in plan(spec, configs[0])]

@@ -56,7 +56,7 @@ def resume(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
                 done = ", ".join(f"{job.job_name} {job.run_id}" for job in jobs)
                 raise UsageError(f"there is nothing to resume: {done} has succeeded",
                                  "submit it again for another run")
-            check_ports(configs[unfinished[0].run_id])
+            check_ports(configs[unfinished[0].run_id], len(unfinished))
             for job in unfinished:
                 if wrong := unusable(job.run_dir, len(job.processes)):
                     raise JobFailed(f"{job.job_name} {job.run_id} cannot go on: {wrong}", REMEDY)

@@ -14,12 +14,13 @@ from kuiper.cluster.launch import bring_up, new_run_ids, secret_values
 from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.progress import Say, silent
 from kuiper.cluster.resume import RESUME, config_of, kept, orders_of
-from kuiper.cluster.site import Ground
+from kuiper.cluster.site import Ground, Site
 from kuiper.cluster.snapshot import ENTRY, Code, changes, pack
 from kuiper.cluster.staging import File, process_files, run_files
 from kuiper.cluster.store import Job
 from kuiper.errors import SpecError
 
+HOST_FILES = "servers", "workers"
 Orders = Mapping[str, Mapping[str, Any]]
 
 
@@ -34,11 +35,10 @@ def retry(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
         ConflictError: the job is running, or the ports are taken.
         HostError, JobFailed: one could not be started; what had been started is stopped again.
     """
-    configs, specs = [config_of(job) for job in jobs], [kept(job.paths.spec) for job in jobs]
+    configs = [config_of(job) for job in jobs]
     orders = [orders_of(job) for job in jobs]
     secrets = secret_values(orders[0][jobs[0].processes[0].name]["secrets"])
     grounds = _grounds(jobs[0], orders[0])
-    codes = {name: ground.code for name, ground in grounds.items()}
     record = _code(jobs[0], configs[0], say)
     new: list[Job] = []
     for job, config, run_id in zip(jobs, configs, new_run_ids(len(jobs)), strict=True):
@@ -47,8 +47,8 @@ def retry(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
 
     def files() -> list[File]:
         made = []
-        for job, again, spec, config, order in zip(jobs, new, specs, configs, orders, strict=True):
-            made += run_files(again, spec, config, record, codes)
+        for job, again, config, order in zip(jobs, new, configs, orders, strict=True):
+            made += run_files(again, _written(job, again), config, record, grounds)
             made += process_files(again, config, _renamed(job, again, order, new), secrets)
         return made
 
@@ -56,6 +56,12 @@ def retry(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
     names = list(dict.fromkeys([*filter(None, series), *(job.job_name for job in new)]))
     bring_up(new, names, configs, files, say)
     return new
+
+
+def _written(job: Job, again: Job) -> dict[Path, bytes]:
+    """What the user wrote, where the new run has it."""
+    names = [job.paths.spec, *(path for name in HOST_FILES if (path := job.paths.host_file(name)).exists())]
+    return {again.run_dir / path.name: kept(path) for path in names}
 
 
 def _grounds(job: Job, orders: Orders) -> dict[str, Ground]:
@@ -97,7 +103,7 @@ def _code(job: Job, config: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
 def _again(job: Job, run_id: str, grounds: Mapping[str, Ground], before: Sequence[Job]) -> Job:
     """The new run of a job; `before` are those of the same retry that come first."""
     folder = job.run_dir.parent / run_id
-    sites = [grounds[site.address.host].site(folder, job.job_name, run_id) for site in job.sites]
+    sites = [Site(site.address, grounds[site.address.host].run_dir(folder)) for site in job.sites]
     return Job(folder, job.job_name, run_id, job.mode, time.time(), job.grace, job.processes, sites, job.series,
                [str(one.run_dir) for one in before], submitter=myself(), spec_hash=job.spec_hash,
                retry_of=job.run_id)

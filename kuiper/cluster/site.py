@@ -53,9 +53,9 @@ class Ground:
         code = base / "code" / digest
         return cls(address, Code(code, code), base / "runs")
 
-    def site(self, run_dir: Path, job_name: str, run_id: str) -> Site:
-        """The place of one job, whose run directory on the submitter is `run_dir`."""
-        return Site(self.address, str(self.runs / job_name / run_id if self.runs else run_dir))
+    def run_dir(self, run_dir: Path) -> str:
+        """Where this host has the job whose run directory on the submitter is `run_dir`."""
+        return str(self.runs / run_dir.parent.name / run_dir.name if self.runs else run_dir)
 
 
 def code_of(spec: Spec, hosts: Iterable[str]) -> Snapshot:

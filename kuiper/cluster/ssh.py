@@ -24,7 +24,7 @@ from kuiper.cluster import agent
 from kuiper.cluster.host import AT_ONCE, Address, Result, agent_place
 from kuiper.cluster.paths import known_hosts
 from kuiper.cluster.slots import Slots
-from kuiper.errors import HostError
+from kuiper.errors import HostError, Unreachable
 
 if TYPE_CHECKING:
     from paramiko.sftp_client import SFTPClient
@@ -34,6 +34,8 @@ TRIES, PAUSE = 3, 1.0
 """A busy sshd drops some of those who knock at once (MaxStartups): they come back one by one, after up to PAUSE
 seconds, and then up to twice that."""
 KEEPALIVE = 15
+SILENCE = 20.0
+"""Seconds without a word from a host, or from its kernel, after which a connection to it counts as lost."""
 SESSIONS = 5
 """At once over one connection. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
 OPEN = Slots(AT_ONCE)
@@ -42,6 +44,11 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says is rais
 
 class Reopening(Connection):
     """A connection that was lost since its last use is opened again, once, before anything is asked of it."""
+
+    def open(self) -> None:
+        super().open()
+        self.transport.set_keepalive(KEEPALIVE)
+        watch(self.transport.sock)
 
     def create_session(self) -> paramiko.Channel:
         return self.again(super().create_session)
@@ -58,6 +65,32 @@ class Reopening(Connection):
             self.close()
             self.open()
             return begin()
+
+    @contextlib.contextmanager
+    def answering(self, seconds: float) -> Iterator[None]:
+        """Paramiko waits without end for some answers: the connection is closed if the block takes longer.
+
+        Raises:
+            Unreachable: it did.
+        """
+        overdue = threading.Event()
+
+        def end() -> None:
+            overdue.set()
+            self.close()
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if not overdue.is_set():
+                raise
+            message = f"{self.original_host}: it did not answer within {seconds:g} s"
+            raise Unreachable(message, "is it overloaded?") from error
+        finally:
+            timer.cancel()
 
 
 class SshHost:
@@ -88,14 +121,16 @@ class SshHost:
     def run(self, argv: Sequence[str], timeout: float) -> Result:
         # `timeout` on the host: when ours is over, a remote process would live on
         words = ["timeout", "-k", "5", f"{timeout:g}", *argv]
+        patience = timeout + CONNECT_TIMEOUT
         with self._login.session() as connection:
             try:
-                done = connection.run(shlex.join(words), hide=True, warn=True, in_stream=False, pty=False,
-                                      timeout=timeout + CONNECT_TIMEOUT, encoding="utf-8")
+                with connection.answering(patience + CONNECT_TIMEOUT):
+                    done = connection.run(shlex.join(words), hide=True, warn=True, in_stream=False, pty=False,
+                                          timeout=patience, encoding="utf-8")
             except CommandTimedOut:
                 raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again") from None
         if done.exited == -1:
-            raise HostError(f"{self.name}: the connection was lost while {argv[0]} ran", "try again")
+            raise Unreachable(f"{self.name}: the connection was lost while {argv[0]} ran", "try again")
         if done.exited == 124:
             raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again")
         if done.exited == 127:
@@ -138,11 +173,13 @@ class SshHost:
     @contextlib.contextmanager
     def _files(self, failure: str) -> Iterator[SFTPClient]:
         with self._login.session() as connection:
-            sftp = connection.open_sftp()
+            with connection.answering(2 * CONNECT_TIMEOUT):
+                sftp = connection.open_sftp()
+            sftp.get_channel().settimeout(SILENCE)
             try:
                 yield sftp
             except OSError as error:
-                if isinstance(error, (ConnectionError, socket.timeout)):
+                if isinstance(error, (ConnectionError, TimeoutError)) or not connection.is_connected:
                     raise
                 said = error.strerror or str(error)
                 raise HostError(f"{self.name}: {failure}: {said}", "check the place, its space and who may "
@@ -163,6 +200,8 @@ class Login:
         self._lock = threading.Lock()
         self._sessions = threading.Semaphore(SESSIONS)
         self._connection: Reopening | None = None
+        self._refused: tuple[float, HostError] | None = None
+        """When the last attempt to connect failed, and why."""
 
     @classmethod
     @cache
@@ -186,14 +225,19 @@ class Login:
                 yield connection
             except paramiko.ssh_exception.NoValidConnectionsError as error:  # it was lost, and cannot be opened again
                 raise self._explained(error)[0] from error
-            except (paramiko.SSHException, EOFError, ConnectionError, socket.timeout) as error:
-                raise HostError(f"{self.name}: the connection was lost: {error or type(error).__name__}",
-                                "try again: what was started there goes on without it") from error
+            except (paramiko.SSHException, EOFError, OSError) as error:
+                if not isinstance(error, paramiko.ChannelException):  # a session less, but others go on over it
+                    connection.close()
+                raise Unreachable(f"{self.name}: the connection was lost: {str(error) or type(error).__name__}",
+                                  "try again: what was started there goes on without it") from error
 
     def _connected(self) -> Reopening:
+        asked = time.monotonic()
         with self._lock:
             if self._connection is not None and self._connection.is_connected:
                 return self._connection
+            if self._refused is not None and self._refused[0] > asked:  # while this thread waited for its turn
+                raise self._refused[1]
             for tried in range(1, TRIES + 1):
                 connection = self._made()
                 try:
@@ -203,9 +247,9 @@ class Login:
                     connection.close()
                     problem, lasting = self._explained(error)
                     if lasting or tried == TRIES:
+                        self._refused = time.monotonic(), problem
                         raise problem from error
                     time.sleep(PAUSE * random.uniform(0.2, tried))
-            connection.transport.set_keepalive(KEEPALIVE)
             self._connection = connection
             return connection
 
@@ -214,7 +258,8 @@ class Login:
         connection = Reopening(
             self.name, user=self._user, port=self._port, config=Config(),
             connect_timeout=CONNECT_TIMEOUT,
-            connect_kwargs={**login, "banner_timeout": CONNECT_TIMEOUT, "auth_timeout": CONNECT_TIMEOUT})
+            connect_kwargs={**login, "banner_timeout": CONNECT_TIMEOUT, "auth_timeout": CONNECT_TIMEOUT,
+                            "channel_timeout": CONNECT_TIMEOUT})
         # Fabric's own policy lets any unknown host in
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         connection.client.load_system_host_keys()
@@ -236,7 +281,19 @@ class Login:
         if isinstance(error, paramiko.SSHException) and "not found in known_hosts" in str(error):
             return HostError(f"{where}its host key is not known", "compare and accept it: `trust conf.yml`"), True
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        return HostError(f"{where}it cannot be reached: {said}", "is it up, and does its sshd listen there?"), False
+        problem = Unreachable(f"{where}it cannot be reached: {said}", "is it up, and does its sshd listen there?")
+        return problem, isinstance(error, TimeoutError)  # TCP has tried again all the time
+
+
+def watch(connection: Any) -> None:
+    """Have the kernel end a connection whose other end is silent; one through a proxy is the proxy's to watch."""
+    if not isinstance(connection, socket.socket):
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", int(SILENCE / 5) - 1),
+                          ("TCP_USER_TIMEOUT", int(1000 * SILENCE))):
+        if hasattr(socket, option):  # not every system has all of them
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def resolved(address: Address) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.paths import RunPaths
 from kuiper.cluster.plan import Process
 from kuiper.cluster.progress import Say
-from kuiper.cluster.snapshot import Code
+from kuiper.cluster.site import Ground
 from kuiper.cluster.start import START_TIMEOUT
 from kuiper.cluster.store import Job
 from kuiper.errors import ConflictError, JobFailed, SpecError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
 
 YEAR = 365 * 86400.0
+LOOPBACK = "127.0.0.1"
 KEEP_MEMORY = {  # bytes; else glibc returns a step's activations, and asks for them again page by page
     "MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 PRIVATE = 0o600
@@ -59,23 +60,23 @@ def put_all(files: list[File], say: Say) -> None:
     in_parallel(put, by_host)
 
 
-def run_files(job: Job, spec: bytes, config: Mapping[str, Any], code: Mapping[str, Any],
-              codes: Mapping[str, Code]) -> list[File]:
+def run_files(job: Job, written: Mapping[Path, bytes], config: Mapping[str, Any], code: Mapping[str, Any],
+              grounds: Mapping[str, Ground]) -> list[File]:
     """What a run directory has but for its processes' folders.
 
     Args:
-        spec: conf.yml as it was written.
+        written: what the user wrote, by its path in the run directory: conf.yml, files of hosts.
         code: the record of the snapshot that the run begins with.
-        codes: where each host has it.
     """
     from kuiper.config.compose import dump
 
     here, paths = Address(LOCAL), job.paths
-    made = [File(here, paths.spec, spec), File(here, paths.config, dump(dict(config)).encode()),
+    made = [*(File(here, path, data) for path, data in written.items()),
+            File(here, paths.config, dump(dict(config)).encode()),
             File(here, paths.code, json.dumps(code).encode())]
     for site in job.sites:
         if site.address.host != LOCAL:
-            folder = str(codes[site.address.host].folder / "spec")
+            folder = str(grounds[site.address.host].code.folder / "spec")
             there = {**config, "job": {**config["job"], "spec_folder": folder}}
             made.append(File(site.address, RunPaths(Path(site.run_dir)).config, dump(there).encode()))
     return made
@@ -117,9 +118,12 @@ def _certificates(
 
 
 def agent_order(
-    spec: Spec, job: Job, config: Mapping[str, Any], process: Process, code: Code, argv: list[str]
+    spec: Spec, job: Job, config: Mapping[str, Any], process: Process, ground: Ground, argv: list[str]
 ) -> dict[str, Any]:
     """What agent.json says (see agent.py)."""
+    code, duration = ground.code, spec.limits.duration
+    if duration is not None and process.rank:  # its turn may come long before the server's
+        duration += len(job.after) * (duration + spec.limits.grace)
     threads = str(config["conf"]["threads"])
     env = {
         "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads,
@@ -136,14 +140,25 @@ def agent_order(
         env["PYTHONPATH"] = str(code.python_path)
         env["PYTHONSAFEPATH"] = "1"
     return {
-        "run_id": job.run_id, "process": process.name, "after": job.after, "server": _server(job, process),
+        "run_id": job.run_id, "process": process.name,
+        "after": [ground.run_dir(Path(run_dir)) for run_dir in job.after],
+        "listen": _listen(job, config, process), "server": _server(job, process),
         "argv": argv, "env": env, "cwd": str(code.folder),
-        "setup_commands": spec.setup_commands, "duration": spec.limits.duration, "grace": spec.limits.grace,
+        "setup_commands": spec.setup_commands, "duration": duration, "grace": spec.limits.grace,
         "retry": spec.on_failure["retry"] if process.rank else 0,
         "final_codes": [SpecError.exit_code, ConflictError.exit_code, JobFailed.exit_code],
         "secrets": spec.secrets,
         "log_bytes": 64 << 20, "log_keep": 3,
     }  # fmt: skip
+
+
+def _listen(job: Job, config: Mapping[str, Any], process: Process) -> dict[str, Any] | None:
+    """Where a process listens: the server, and each of the peers of an algorithm without one."""
+    if len(job.processes) == 1 or process.rank and not config["conf"]["algorithm"]["_peers_"]:
+        return None
+    local = all(one.host == LOCAL for one in job.processes)
+    return {"address": LOOPBACK if local else "", "host": LOOPBACK if local else process.host,
+            "ports": config["conf"]["ports"]}
 
 
 def _server(job: Job, process: Process) -> str | None:

@@ -20,7 +20,7 @@ from kuiper.cluster.site import Site
 from kuiper.cluster.states import JobStatus, ProcessStatus, State, process_status
 from kuiper.cluster.stop import stop
 from kuiper.cluster.store import Job
-from kuiper.errors import HostError, JobFailed, KuiperError
+from kuiper.errors import ConflictError, HostError, JobFailed, KuiperError
 
 START_TIMEOUT = 30.0
 POLL = 0.15
@@ -59,9 +59,8 @@ def start_all(job: Job, config: Mapping[str, Any], say: Say) -> None:
     """
     server, workers = job.processes[0], job.processes[1:]
     start_agents(job, [server], say)
-    queued = bool(job.after) and store.observe([job], detailed=True)[0].state is State.QUEUED
     endpoint = b""
-    if workers and not queued:  # when a queued job gets its turn, its workers look for the address themselves
+    if workers:
         endpoint = _await_endpoint(job, server, float(config["conf"]["join_timeout"]))
 
     def begin(site: Site) -> None:
@@ -83,6 +82,7 @@ def start_agents(job: Job, processes: Sequence[store.Process], say: Say) -> None
 
     Raises:
         HostError: one ended at once, or the server cannot be reached from there; says what it said.
+        ConflictError: none of its `ports` is free.
     """
     if not processes:
         return
@@ -91,6 +91,8 @@ def start_agents(job: Job, processes: Sequence[store.Process], say: Say) -> None
     names = ", ".join(process.name for process in processes)
     if result.code:
         said = f"{host.name}: starting {names} failed: {(result.err or result.out).strip()}"
+        if result.code == agent.PORTS_TAKEN:
+            raise ConflictError(said, "end what listens there, or give another range: job_conf.ports")
         if result.code == agent.NOT_REACHED:
             raise HostError(said, "open it in the firewalls between, or give a range that is: job_conf.ports")
         raise HostError(said, f"see the logs in {paths[0].folder.parent} there")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -62,7 +61,7 @@ def _stop_on(job: Job, grace: float | None, site: Site) -> str:
     if result.code == 0:
         return ""
     try:
-        left = [str(who["pid"]) for who in json.loads(result.out)["left"]]
+        left = [str(who["pid"]) for who in result.answer()["left"]]
     except ValueError:
         return f"{host.name}: {result.err.strip()}"
     return f"{host.name}: pid {', '.join(left)} survived KILL"

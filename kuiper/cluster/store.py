@@ -5,7 +5,6 @@ The truth is on the hosts. What is read here is reconciled with them each time; 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -188,7 +187,10 @@ def look(host: Host, folders: Sequence[str]) -> dict[str, Any] | str:
         return error.message
     if result.code:
         return f"{host.name}: the agent cannot look: {result.err.strip()}"
-    report: dict[str, Any] = json.loads(result.out)
+    try:
+        report: dict[str, Any] = result.answer()
+    except ValueError:
+        return f"{host.name}: the agent's answer cannot be read: {result.out.strip()[-200:]!r}"
     return report
 
 

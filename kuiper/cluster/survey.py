@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -48,8 +47,8 @@ def survey(host: Host, folder: str, file: str = "", thorough: bool = False) -> F
         raise HostError(f"{host.name}: there is no interpreter {wanted[-1]}",
                         "say which: {host: ..., python: /path/to/python}")
     try:
-        facts: Facts = json.loads(done.out.splitlines()[-1])
-    except (ValueError, IndexError):
+        facts: Facts = done.answer()
+    except ValueError:
         said = (done.err or done.out).strip()[-500:]
         raise HostError(f"{host.name}: {wanted[0]} cannot be asked what is there: {said}",
                         "log in by hand and try it") from None

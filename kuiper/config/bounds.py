@@ -31,7 +31,7 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         ({"algorithm", "aggregator", "quorum", "deadline"}, _unused),
         ({"algorithm", "num_workers"}, _clients),
         ({*COUNTS, "quorum", "deadline", "algorithm", "aggregator", "attack"}, _needs),
-        ({"clock"}, _clock),
+        ({"clock", "algorithm", "transport"}, _clock),
         ({"pool"}, _pool),
         ({"ports"}, _ports),
         ({"num_workers"}, _processes),

@@ -89,7 +89,8 @@ JOB_NAME = Key(
 )
 HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
-PATH, A_PATH = r"[^\x00-\x1f\x7f]+", "text without control characters"
+PATH = r"(?!\$(?!HOME(/|\Z)|\{HOME\}(/|\Z)|\())[^\x00-\x1f\x7f]+"
+A_PATH = "text without control characters; of variables, only $HOME may begin it"
 
 SPEC: dict[str, Key] = {
     "job_name": JOB_NAME,

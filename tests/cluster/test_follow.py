@@ -11,19 +11,20 @@ from pathlib import Path
 import pytest
 
 from kuiper.cluster import agent
+from tests.cluster.jobs import LONG, nothing_left, spec, status, submit, there
 from tests.cluster.lab import Lab
-from tests.cluster.test_jobs import LONG, nothing_left, spec, status, submit, there
 from tests.integration.jobs import ROOT, manager
 from tests.integration.test_faults import wait_for
 
 pytestmark = pytest.mark.cluster
 
 
-def test_no_line_is_lost_or_doubled(lab: Lab, tmp_path: Path) -> None:
+def test_no_line_is_lost_or_doubled(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     enough = tmp_path / "enough"
     say = f"(i=0; until test -e {enough}; do i=$((i + 1)); echo line $i; sleep 0.05; done; echo line last) &"
     job = submit(spec(lab, tmp_path, "lines", LONG, setup_commands=[say]))
     run = [sys.executable, str(ROOT / "manager.py")]
+    request.addfinalizer(lambda: [one.kill() for one in (logs, watch)])
     out, err, seen = (tmp_path / name for name in ("out", "err", "seen"))
     with out.open("w") as o, err.open("w") as e, seen.open("w") as s:
         logs = subprocess.Popen([*run, "logs", "lines", "-f", "--grep", "^line"], stdout=o, stderr=e)

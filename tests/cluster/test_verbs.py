@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from kuiper.cluster import agent
+from tests.cluster.jobs import LONG, nothing_left, spec, status, submit, there
 from tests.cluster.lab import Lab
-from tests.cluster.test_jobs import LONG, nothing_left, spec, status, submit, there
 from tests.integration.jobs import ROOT, manager, trajectory
 from tests.integration.test_faults import wait_for
 
