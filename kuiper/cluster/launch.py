@@ -33,6 +33,9 @@ from kuiper.errors import ConflictError, HostError, KuiperError, SpecError
 if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
 
+REMOVE = 'rm -rf -- "$1"; rmdir -- "${1%/*}" 2> /dev/null'
+"""A run directory, and the job's folder above it unless other runs are there."""
+
 Argv = Callable[[Process, Path], list[str]]
 """(process, run directory) -> what its agent starts."""
 
@@ -216,7 +219,7 @@ def _staged_or_removed() -> Iterator[list[Job]]:
 
 def _remove(site: Site) -> None:
     with suppress(HostError):
-        connect(site.address).run(["rm", "-rf", "--", site.run_dir], START_TIMEOUT)
+        connect(site.address).run(["sh", "-c", REMOVE, "sh", site.run_dir], START_TIMEOUT)
 
 
 def _create(job: Job, made: list[Job]) -> None:

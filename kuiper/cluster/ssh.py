@@ -39,7 +39,12 @@ SILENCE = 20.0
 SESSIONS = 5
 """At once over one connection. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
 OPEN = Slots(AT_ONCE)
+WRITE = 'mkdir -p -- "$1" && head -c "$2" /dev/zero > "$3"; rm -f -- "$3"'
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says is raised as well
+
+
+class Refused(HostError):
+    """A host did not read or write a file."""
 
 
 class Reopening(Connection):
@@ -139,18 +144,28 @@ class SshHost:
 
     def put(self, data: bytes | Path, path: PurePosixPath, mode: int = 0o644) -> None:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        with self._files(f"cannot write {path}") as sftp:
-            make_folders(sftp, path.parent)
-            with contextlib.closing(sftp.open(str(temporary), "wx")) as file:
-                file.chmod(mode)  # before there is anything to read
-                file.set_pipelined(True)
-                if isinstance(data, bytes):
-                    file.write(data)
-                else:
-                    with open(data, "rb") as source:
-                        while chunk := source.read(1 << 20):
-                            file.write(chunk)
-            sftp.posix_rename(str(temporary), str(path))
+        data = data.read_bytes() if isinstance(data, Path) else data
+        try:
+            with self._files(f"cannot write {path}") as sftp:
+                make_folders(sftp, path.parent)
+                try:
+                    with contextlib.closing(sftp.open(str(temporary), "wx")) as file:
+                        file.chmod(mode)  # before there is anything to read
+                        file.set_pipelined(True)
+                        file.write(data[:-1])
+                        file.set_pipelined(False)  # only then it looks at what became of the writes
+                        file.write(data[-1:])
+                    sftp.posix_rename(str(temporary), str(path))
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        sftp.remove(str(temporary))
+                    raise
+        except Refused as error:  # SFTP says no more than "Failure"; the same by a command says why
+            words = ["sh", "-c", WRITE, "sh", str(path.parent), str(len(data)), str(temporary)]
+            said = self.run(words, CONNECT_TIMEOUT).err.strip()
+            if not said:
+                raise
+            raise Refused(f"{self.name}: cannot write {path}: {said}", error.remedy) from error
 
     def get(self, path: PurePosixPath, offset: int = 0) -> bytes:
         with self._files(f"cannot read {path}") as sftp, contextlib.closing(sftp.open(str(path), "rb")) as file:
@@ -182,8 +197,8 @@ class SshHost:
                 if isinstance(error, (ConnectionError, TimeoutError)) or not connection.is_connected:
                     raise
                 said = error.strerror or str(error)
-                raise HostError(f"{self.name}: {failure}: {said}", "check the place, its space and who may "
-                                                                   "write there") from error
+                remedy = "check the place, its space and who may write there"
+                raise Refused(f"{self.name}: {failure}: {said}", remedy) from error
             finally:
                 sftp.close()
 
@@ -213,6 +228,10 @@ class Login:
         """End the connection, if there is one."""
         with self._lock:
             if self._connection is not None:
+                sock = self._connection.transport.sock
+                if isinstance(sock, socket.socket):  # at once: paramiko's thread may be reading from it
+                    with contextlib.suppress(OSError):
+                        sock.shutdown(socket.SHUT_RDWR)
                 self._connection.close()
                 self._connection = None
 
