@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import random
 import secrets
@@ -22,7 +21,7 @@ from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut
 
 from kuiper.cluster import agent
-from kuiper.cluster.host import AT_ONCE, Address, Result
+from kuiper.cluster.host import AT_ONCE, Address, Result, agent_place
 from kuiper.cluster.paths import known_hosts
 from kuiper.cluster.slots import Slots
 from kuiper.errors import HostError, Unreachable
@@ -115,11 +114,10 @@ class SshHost:
 
     @cached_property
     def agent(self) -> str:
-        """This version's agent, brought there when it is not: runs of older versions are looked after as well."""
-        source = Path(agent.__file__).read_bytes()
-        path = PurePosixPath(self._address.base, "agents", f"{hashlib.sha256(source).hexdigest()[:20]}.py")
+        """Brought there when it is not."""
+        path = PurePosixPath(agent_place(self._address))
         if not self.exists(path):
-            self.put(source, path)
+            self.put(Path(agent.__file__), path)
         return str(path)
 
     def reach(self) -> None:
@@ -137,6 +135,8 @@ class SshHost:
                                           timeout=patience, encoding="utf-8")
             except CommandTimedOut:
                 raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again") from None
+        if done.exited == -1:
+            raise Unreachable(f"{self.name}: the connection was lost while {argv[0]} ran", "try again")
         if done.exited == 124:
             raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again")
         if done.exited == 127:

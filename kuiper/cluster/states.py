@@ -84,6 +84,11 @@ class JobStatus:
         return any(process.alive for process in self.processes)
 
     @property
+    def over(self) -> bool:
+        """Whether it has ended, as far as its hosts can be asked."""
+        return self.state.final and not self.alive
+
+    @property
     def reached(self) -> bool:
         """Whether every host could be asked."""
         return all(process.reached for process in self.processes)
@@ -203,7 +208,7 @@ def _job_state(
     if rank_0 is State.RUNNING:
         starting = submitting and states & {State.STAGED, State.STARTING}
         return (State.STARTING if starting else rank_0), _explain(processes)
-    if rank_0 in (State.QUEUED, State.STARTING) or submitting:
+    if rank_0 in (State.QUEUED, State.STARTING) or submitting or not processes[0].reached:
         return rank_0, processes[0].reason
     return State.LOST, "the submit was interrupted before anything ran"
 
