@@ -17,7 +17,7 @@ from kuiper.cluster.host import Address, Host, LocalHost
 from kuiper.cluster.paths import known_hosts
 from kuiper.cluster.ssh import SESSIONS, SshHost
 from kuiper.errors import HostError
-from tests.cluster.lab import Lab, LabHost, keygen
+from tests.cluster.lab import Lab, LabHost, keygen, listed
 from tests.integration.jobs import manager
 
 pytestmark = pytest.mark.cluster
@@ -123,7 +123,7 @@ def test_trust_and_doctor(lab: Lab, tmp_path: Path) -> None:
     del spec["ps_ip"], spec["worker_ips"]
     path.write_text(yaml.safe_dump(spec))
     for name, hosts in (("servers", lab.hosts[:1]), ("workers", lab.hosts[1:])):
-        (tmp_path / name).write_text("".join(f"[{host.address}]:{host.port}\n" for host in hosts))
+        (tmp_path / name).write_text(listed(hosts))
     words = str(path), "--servers", "servers", "--workers", "workers"
     known_hosts().unlink()
     asked = manager("doctor", *words, "--json")
