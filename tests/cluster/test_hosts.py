@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePath
 
+import paramiko
 import pytest
 import yaml
 
@@ -19,6 +21,7 @@ from kuiper.cluster.ssh import SESSIONS, SshHost
 from kuiper.errors import HostError
 from tests.cluster.lab import Lab, LabHost, keygen, listed
 from tests.integration.jobs import manager
+from tests.integration.test_faults import wait_for
 
 pytestmark = pytest.mark.cluster
 HOSTILE = ["a b", "'", '"', "; touch hacked", "$(touch hacked)", "`touch hacked`", "line\nline", "*", "~", "\\", "-n",
@@ -114,6 +117,7 @@ def test_an_unknown_and_a_changed_host_key_are_refused(lab: Lab) -> None:
     path.write_text(f"{lines[1].split()[0]} {' '.join(lines[0].split()[1:])}\n")
     with pytest.raises(HostError, match="host key has changed: ssh-ed25519 SHA256:"):
         SshHost(where).run(["true"], 20)
+    wait_for(lambda: not [one for one in threading.enumerate() if isinstance(one, paramiko.Transport)])
 
 
 def test_trust_and_doctor(lab: Lab, tmp_path: Path) -> None:
