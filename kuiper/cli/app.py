@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 
 import typer
 
+from kuiper.cli import (
+    account,
+    clean,
+    collect,
+    completion,
+    doctor,
+    init,
+    logs,
+    plan,
+    plot,
+    resume,
+    retry,
+    status,
+    stop,
+    submit,
+    trust,
+    wait,
+)
 from kuiper.cli import list as list_verb
-from kuiper.cli import collect, doctor, logs, plot, resume, status, stop, submit, trust, wait
 from kuiper.cli.options import AsJson, Override, Quiet, Servers, Simulate, SpecFile, Verbose, Workers
 from kuiper.cli.show import print_json
 from kuiper.errors import KuiperError
@@ -18,6 +36,7 @@ app = typer.Typer(
     help="Run one experiment description as a simulation or as a real distributed job.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_completion=False,  # `completion` prints it
     rich_markup_mode=None,
 )
 
@@ -39,9 +58,11 @@ def check(
 
 
 VERBS = {
+    "init": init.init, "check": check, "plan": plan.plan, "doctor": doctor.doctor, "trust": trust.trust,
     "submit": submit.submit, "list": list_verb.list_jobs, "status": status.status, "logs": logs.logs,
-    "wait": wait.wait, "stop": stop.stop, "resume": resume.resume, "check": check, "plot": plot.plot,
-    "collect": collect.collect, "trust": trust.trust, "doctor": doctor.doctor,
+    "wait": wait.wait, "stop": stop.stop, "collect": collect.collect, "resume": resume.resume,
+    "retry": retry.retry, "show": account.show, "plot": plot.plot, "clean": clean.clean,
+    "completion": completion.completion,
 }  # fmt: skip
 for name, verb in VERBS.items():
     app.command(name)(verb)
@@ -49,8 +70,13 @@ for name, verb in VERBS.items():
 
 def run() -> None:
     """Run the app; an error of ours becomes a message, a remedy and an exit code."""
+    completing = completion.VARIABLE in os.environ
+    if completing:
+        from typer.completion import completion_init
+
+        completion_init()
     try:
-        app()
+        app(prog_name=completion.PROGRAM if completing else None)
     except KuiperError as error:
         _show_error(error)
         sys.exit(error.exit_code)

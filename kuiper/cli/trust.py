@@ -24,7 +24,7 @@ def trust(
 
     A key that has changed is shown and refused: remove the old one by hand once you know why.
     """
-    from kuiper.cli.show import print_json
+    from kuiper.cli.show import fail, print_json
     from kuiper.cluster.spec import load
     from kuiper.cluster.trust import accept, shown_by_all
     from kuiper.errors import HostError
@@ -46,8 +46,8 @@ def trust(
     if changed:
         failures.append(f"the key of {', '.join(changed)} is not the one on record")
     if failures or new and not accepted:
-        raise HostError("; ".join(failures) or f"{len(new)} hosts are not trusted",
-                        "see that the hosts are up and are who they should be")
+        fail(HostError("; ".join(failures) or f"{len(new)} hosts are not trusted",
+                       "see that the hosts are up and are who they should be"), as_json)
 
 
 TEXT = {"yes": "known", "no": "new", "changed": "CHANGED: another one is on record"}

@@ -294,9 +294,11 @@ def rotate(log, limit, keep):
         for number in range(keep - 1, 0, -1):
             if os.path.exists("%s.%d" % (log, number)):
                 os.replace("%s.%d" % (log, number), "%s.%d" % (log, number + 1))
-        shutil.copyfile(log, log + ".part")
-        os.replace(log + ".part", log + ".1")
-        os.truncate(log, 0)
+        with open(log, "rb") as source, open(log + ".part", "wb", buffering=0) as copy:
+            shutil.copyfileobj(source, copy)
+            os.replace(log + ".part", log + ".1")
+            shutil.copyfileobj(source, copy)  # what came meanwhile: from here to the cut, microseconds
+            os.truncate(log, 0)
     except OSError as error:  # a full disk must not end the job
         say("cannot rotate %s: %s" % (log, error))
 

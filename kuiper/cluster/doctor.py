@@ -1,7 +1,8 @@
-"""What would stand in the way of a spec on its hosts, before it is submitted. Changes nothing."""
+"""What would stand in the way of a spec on its hosts, before it is submitted. Nothing there is changed."""
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +11,17 @@ from typing import TYPE_CHECKING
 
 from kuiper.cluster.fitness import Finding, of_all, of_one
 from kuiper.cluster.host import AT_ONCE, LOCAL, connect
+from kuiper.cluster.paths import absolute
+from kuiper.cluster.preflight import REMEDY, unusable
 from kuiper.cluster.survey import TIMEOUT, Facts, survey
 from kuiper.errors import HostError
 
 if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
 
+HERE = "this machine"
 LISTENING = 8.0
+"""Seconds in which 32 hosts try to connect. Who listens has done so as soon as all have."""
 LISTEN = """
 import socket, sys, time
 listener = socket.socket()
@@ -24,10 +29,11 @@ listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind(("", int(sys.argv[1])))
 listener.listen(64)
 listener.settimeout(0.2)
-end = time.time() + float(sys.argv[2])
-while time.time() < end:
+end, awaited = time.time() + float(sys.argv[2]), int(sys.argv[3])
+while awaited and time.time() < end:
     try:
         listener.accept()[0].close()
+        awaited -= 1
     except OSError:
         pass
 """
@@ -56,7 +62,8 @@ def examine(spec: Spec) -> list[Finding]:
         findings += of_one(spec, name, found)
     findings += of_all(facts)
     findings += _paths(spec, facts)
-    return sorted(findings, key=lambda finding: hosts.index(finding.host))
+    findings += _here(spec)
+    return sorted(findings, key=lambda finding: [*hosts, HERE].index(finding.host))
 
 
 def _look(spec: Spec, name: str) -> Facts | Finding:
@@ -68,6 +75,13 @@ def _look(spec: Spec, name: str) -> Facts | Finding:
         return Finding(name, "login", "wrong", error.message, error.remedy)
 
 
+def _here(spec: Spec) -> Iterator[Finding]:
+    """What every submit needs of this machine."""
+    wrong = unusable(absolute(spec.log_path) / spec.job_name, len(spec.worker_ips))
+    if wrong:
+        yield Finding(HERE, "log_path", "wrong", wrong, REMEDY)
+
+
 def _paths(spec: Spec, facts: dict[str, Facts]) -> Iterator[Finding]:
     """Whether the workers' hosts reach a port of the server's: the first of `ports`, or any."""
     server, ports = spec.ps_ip[0].host, spec.job_conf.get("ports")
@@ -75,18 +89,22 @@ def _paths(spec: Spec, facts: dict[str, Facts]) -> Iterator[Finding]:
     if server not in facts or not others:
         return
     port = str(ports).partition("-")[0] if ports else str(secrets.choice(range(29600, 29650)))
-    listen = [facts[server]["path"], "-I", "-c", LISTEN, port, str(LISTENING)]
+    seconds = LISTENING * math.ceil(len(others) / (AT_ONCE - 1))
+    listen = [facts[server]["path"], "-I", "-c", LISTEN, port, str(seconds), str(len(others))]
 
     def reach(name: str) -> Finding:
         words = [facts[name]["path"], "-I", "-c", REACH, server, port, str(LISTENING - 3)]
-        done = connect(spec.address(name)).run(words, LISTENING + TIMEOUT)
+        try:
+            done = connect(spec.address(name)).run(words, LISTENING + TIMEOUT)
+        except HostError as error:
+            return Finding(name, "login", "wrong", error.message, error.remedy)
         if done.code == 0:
             return Finding(name, "server", "ok", f"reaches {server} at port {port}")
         return Finding(name, "server", "wrong", f"does not reach {server} at port {port}: {done.err.strip()}",
                        "open it in the firewalls between, or give a range that is open: job_conf.ports")
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        listening = pool.submit(connect(spec.address(server)).run, listen, LISTENING + TIMEOUT)
+        listening = pool.submit(connect(spec.address(server)).run, listen, seconds + TIMEOUT)
         yield from pool.map(reach, others)
         if listening.result().code:
             said = listening.result().err.strip().splitlines()[-1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Protocol
 
 from kuiper.cluster import agent
@@ -103,7 +104,7 @@ class LocalHost:
     def __init__(self, name: str = "localhost") -> None:
         self.name = name
         self.python = sys.executable
-        self.agent = agent.__file__
+        self.agent = agent_place(Address(LOCAL))
 
     def reach(self) -> None:
         pass
@@ -139,6 +140,14 @@ class LocalHost:
 
 
 LOCAL = "localhost"
+
+
+def agent_place(address: Address) -> str:
+    """Where this version's agent is, or will be, on a host: runs of older versions are looked after as well."""
+    if address.host == LOCAL:
+        return agent.__file__
+    digest = hashlib.sha256(Path(agent.__file__).read_bytes()).hexdigest()[:20]
+    return str(PurePosixPath(address.base, "agents", f"{digest}.py"))
 
 
 @cache

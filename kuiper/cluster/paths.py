@@ -85,6 +85,11 @@ class RunPaths:
         return self.folder / name
 
     @property
+    def code(self) -> Path:
+        """What code it runs: names and digests."""
+        return self.folder / "code.json"
+
+    @property
     def environment(self) -> Path:
         return self.folder / "environment.json"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kuiper.cluster.fitness import Finding, of_all, of_one
 from kuiper.cluster.host import LOCAL, Address, connect
 from kuiper.cluster.parallel import in_parallel, together
-from kuiper.cluster.progress import Say
+from kuiper.cluster.progress import Say, silent
 from kuiper.cluster.snapshot import Code, Snapshot, local_code, pack
 from kuiper.cluster.survey import Facts, survey
 from kuiper.errors import HostError
@@ -44,32 +44,72 @@ class Ground:
     code: Code
     runs: PurePosixPath | None = None
 
+    @classmethod
+    def at(cls, address: Address, digest: str) -> Ground:
+        """Where everything is on a host, for code of that digest."""
+        if address.host == LOCAL:
+            return cls(Address(LOCAL), local_code())
+        base = PurePosixPath(address.base)
+        code = base / "code" / digest
+        return cls(address, Code(code, code), base / "runs")
+
     def run_dir(self, run_dir: Path) -> str:
         """Where this host has the job whose run directory on the submitter is `run_dir`."""
         return str(self.runs / run_dir.parent.name / run_dir.name if self.runs else run_dir)
 
 
-def prepare(spec: Spec, hosts: Iterable[str], say: Say) -> dict[str, Ground]:
+def code_of(spec: Spec, hosts: Iterable[str]) -> Snapshot:
+    """What jobs of a spec run on these hosts."""
+    return pack(spec.path.parent if spec.allow else None, to_send=any(name != LOCAL for name in hosts))
+
+
+def prepare(spec: Spec, hosts: Iterable[str], snapshot: Snapshot, say: Say) -> dict[str, Ground]:
     """Reach every host, at most 32 at once, and bring the code there unless it is there already.
 
     Raises:
         HostError: some cannot be reached, or are not fit for the spec; names each of them.
     """
     names = list(dict.fromkeys(hosts))
-    away = any(name != LOCAL for name in names)
     on_gpus = spec.mode == "cluster" and any(entry.gpus for entry in spec.worker_ips)
-    if not away and not on_gpus:  # it is this interpreter that will run it
-        return {LOCAL: Ground(Address(LOCAL), local_code())}
-    snapshot = pack(spec.path.parent if spec.allow else None) if away else None
+    if names == [LOCAL] and not on_gpus:  # it is this interpreter that will run it
+        return {LOCAL: Ground.at(Address(LOCAL), snapshot.digest)}
 
     def ready(name: str) -> tuple[Facts, Ground]:
-        facts = _looked_at(spec, name, snapshot, say)
-        refuse_wrong(of_one(spec, name, facts))
-        return facts, _prepared(spec, name, facts, snapshot, say)
+        facts, ground = look_at(spec, name, snapshot, say)
+        if name != LOCAL:
+            if not facts["there"]:
+                snapshot.install(connect(ground.address), ground.code.folder)
+            say("code is there" if facts["there"] else f"code sent, {len(snapshot.archive) >> 10} kB", name)
+        return facts, ground
 
     found = dict(zip(names, in_parallel(ready, names), strict=True))
     refuse_wrong(of_all({name: facts for name, (facts, _) in found.items()}))
     return {name: ground for name, (_, ground) in found.items()}
+
+
+def assumed(spec: Spec, name: str) -> Address:
+    """What will be found out of a host's address, as far as it is known without asking it."""
+    if name == LOCAL:
+        return Address(LOCAL)
+    known = spec.exp_path.startswith(("/", "~", "$HOME", "${HOME}"))
+    return spec.address(name, base=spec.exp_path if known else f"~/{spec.exp_path}")
+
+
+def look_at(spec: Spec, name: str, snapshot: Snapshot, say: Say = silent) -> tuple[Facts, Ground]:
+    """What a host has, and where on it everything will be; changes nothing there.
+
+    Raises:
+        HostError: it cannot be reached, or is not fit for the spec.
+    """
+    host = connect(spec.address(name))
+    host.reach()
+    say("reached", name)
+    folder = str(Path(spec.log_path).absolute()) if name == LOCAL else spec.exp_path
+    facts = survey(host, folder, file=str(snapshot.entry))
+    say(f"python {facts['python']}, torch {facts['torch']}", name)
+    refuse_wrong(of_one(spec, name, facts))
+    found = {"python": facts["path"], "base": facts["base"]}
+    return facts, Ground.at(Address(LOCAL) if name == LOCAL else spec.address(name, **found), snapshot.digest)
 
 
 def refuse_wrong(findings: Iterable[Finding]) -> None:
@@ -77,27 +117,3 @@ def refuse_wrong(findings: Iterable[Finding]) -> None:
     wrong = [each for each in findings if each.verdict == "wrong"]
     if wrong:
         raise together([HostError(f"{each.host}: {each.detail}", each.remedy) for each in wrong])
-
-
-def _looked_at(spec: Spec, name: str, snapshot: Snapshot | None, say: Say) -> Facts:
-    host = connect(spec.address(name))
-    host.reach()
-    say("reached", name)
-    if name == LOCAL or snapshot is None:
-        facts = survey(host, str(Path(spec.log_path).absolute()))
-    else:
-        facts = survey(host, spec.exp_path, file=str(snapshot.entry))
-    say(f"python {facts['python']}, torch {facts['torch']}", name)
-    return facts
-
-
-def _prepared(spec: Spec, name: str, facts: Facts, snapshot: Snapshot | None, say: Say) -> Ground:
-    if name == LOCAL or snapshot is None:
-        return Ground(Address(LOCAL), local_code())
-    base = PurePosixPath(facts["base"])
-    code = base / "code" / snapshot.digest
-    address = spec.address(name, python=facts["path"], base=str(base))
-    if not facts["there"]:
-        snapshot.install(connect(address), code)
-    say("code is there" if facts["there"] else f"code sent, {len(snapshot.archive) >> 10} kB", name)
-    return Ground(address, Code(code, code), base / "runs")

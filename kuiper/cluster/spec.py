@@ -13,6 +13,7 @@ from kuiper.cluster import hostfile
 from kuiper.cluster.host import LOCAL, Address
 from kuiper.cluster.plan import Process, place
 from kuiper.config import kuiper_conf, kuiper_keys, schema, source
+from kuiper.config.bounds import LENGTHS
 from kuiper.config.schema import InvalidSpec, Key, Problem
 from kuiper.config.source import Document, Place
 from kuiper.errors import UsageError
@@ -87,6 +88,14 @@ class Spec:
             replace(self, job_name=name, job_conf={**self.job_conf, "seed": seed})
             for name, seed in zip(names, seeds, strict=True)
         ]
+
+    def smoke(self) -> Spec:
+        """With a length of two steps or rounds instead of its own."""
+        conf = {key: value for key, value in self.job_conf.items() if key not in LENGTHS}
+        lengths = [key for key in LENGTHS if self.job_conf.get(key) is not None]
+        if len(lengths) == 1:  # if not, composing says what is wrong
+            conf["rounds" if lengths == ["rounds"] else "steps"] = 2
+        return replace(self, job_conf=conf)
 
     def address(self, host: str, **known: str) -> Address:
         """How a host of this spec is reached; `known` is what was found out about it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import random
 import secrets
@@ -13,7 +12,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut
 
 from kuiper.cluster import agent
-from kuiper.cluster.host import AT_ONCE, Address, Result
+from kuiper.cluster.host import AT_ONCE, Address, Result, agent_place
 from kuiper.cluster.paths import known_hosts
 from kuiper.cluster.slots import Slots
 from kuiper.errors import HostError, Unreachable
@@ -40,7 +39,13 @@ SILENCE = 20.0
 SESSIONS = 5
 """At once over one connection. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
 OPEN = Slots(AT_ONCE)
+WRITE = 'mkdir -p -- "$1" && dd if=/dev/zero of="$3" bs="$2" count=1 status=none; rm -f -- "$3"'
+"""As a file of $2 bytes is written: $1 is its folder."""
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says is raised as well
+
+
+class Refused(HostError):
+    """A host did not read or write a file."""
 
 
 class Reopening(Connection):
@@ -50,6 +55,10 @@ class Reopening(Connection):
         super().open()
         self.transport.set_keepalive(KEEPALIVE)
         watch(self.transport.sock)
+
+    def close(self) -> None:
+        super().close()
+        self.client.close()  # Fabric leaves one open that was not let in, and its thread with it
 
     def create_session(self) -> paramiko.Channel:
         return self.again(super().create_session)
@@ -106,14 +115,15 @@ class SshHost:
         self.python = address.python
         self._address = address
         self._login = Login.of(address.host, address.user, address.port, address.key)
+        self._has_agent = False
 
-    @cached_property
+    @property
     def agent(self) -> str:
-        """This version's agent, brought there when it is not: runs of older versions are looked after as well."""
-        source = Path(agent.__file__).read_bytes()
-        path = PurePosixPath(self._address.base, "agents", f"{hashlib.sha256(source).hexdigest()[:20]}.py")
-        if not self.exists(path):
-            self.put(source, path)
+        """Brought there when it is not."""
+        path = PurePosixPath(agent_place(self._address))
+        if not self._has_agent and not self.exists(path):
+            self.put(Path(agent.__file__), path)
+        self._has_agent = True
         return str(path)
 
     def reach(self) -> None:
@@ -131,6 +141,8 @@ class SshHost:
                                           timeout=patience, encoding="utf-8")
             except CommandTimedOut:
                 raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again") from None
+        if done.exited == -1:
+            raise Unreachable(f"{self.name}: the connection was lost while {argv[0]} ran", "try again")
         if done.exited == 124:
             raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again")
         if done.exited == 127:
@@ -139,18 +151,28 @@ class SshHost:
 
     def put(self, data: bytes | Path, path: PurePosixPath, mode: int = 0o644) -> None:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        with self._files(f"cannot write {path}") as sftp:
-            make_folders(sftp, path.parent)
-            with contextlib.closing(sftp.open(str(temporary), "wx")) as file:
-                file.chmod(mode)  # before there is anything to read
-                file.set_pipelined(True)
-                if isinstance(data, bytes):
-                    file.write(data)
-                else:
-                    with open(data, "rb") as source:
-                        while chunk := source.read(1 << 20):
-                            file.write(chunk)
-            sftp.posix_rename(str(temporary), str(path))
+        data = data.read_bytes() if isinstance(data, Path) else data
+        try:
+            with self._files(f"cannot write {path}") as sftp:
+                make_folders(sftp, path.parent)
+                try:
+                    with contextlib.closing(sftp.open(str(temporary), "wx")) as file:
+                        file.chmod(mode)  # before there is anything to read
+                        file.set_pipelined(True)
+                        file.write(data[:-1])
+                        file.set_pipelined(False)  # only then it looks at what became of the writes
+                        file.write(data[-1:])
+                    sftp.posix_rename(str(temporary), str(path))
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        sftp.remove(str(temporary))
+                    raise
+        except Refused as error:  # SFTP says no more than "Failure"; the same by a command says why
+            words = ["sh", "-c", WRITE, "sh", str(path.parent), str(len(data) or 1), str(temporary)]
+            said = self.run(words, CONNECT_TIMEOUT).err.strip()
+            if not said:
+                raise
+            raise Refused(f"{self.name}: cannot write {path}: {said}", error.remedy) from error
 
     def get(self, path: PurePosixPath, offset: int = 0) -> bytes:
         with self._files(f"cannot read {path}") as sftp, contextlib.closing(sftp.open(str(path), "rb")) as file:
@@ -182,8 +204,8 @@ class SshHost:
                 if isinstance(error, (ConnectionError, TimeoutError)) or not connection.is_connected:
                     raise
                 said = error.strerror or str(error)
-                raise HostError(f"{self.name}: {failure}: {said}", "check the place, its space and who may "
-                                                                   "write there") from error
+                remedy = "check the place, its space and who may write there"
+                raise Refused(f"{self.name}: {failure}: {said}", remedy) from error
             finally:
                 sftp.close()
 
@@ -213,6 +235,10 @@ class Login:
         """End the connection, if there is one."""
         with self._lock:
             if self._connection is not None:
+                sock = self._connection.transport.sock
+                if isinstance(sock, socket.socket):  # at once: paramiko's thread may be reading from it
+                    with contextlib.suppress(OSError):
+                        sock.shutdown(socket.SHUT_RDWR)
                 self._connection.close()
                 self._connection = None
 

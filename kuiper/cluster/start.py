@@ -14,7 +14,7 @@ from kuiper.cluster import agent, store
 from kuiper.cluster.files import locked
 from kuiper.cluster.host import connect
 from kuiper.cluster.parallel import in_parallel
-from kuiper.cluster.paths import RunPaths, state_folder
+from kuiper.cluster.paths import ProcessPaths, RunPaths, state_folder
 from kuiper.cluster.progress import Say
 from kuiper.cluster.site import Site
 from kuiper.cluster.states import JobStatus, ProcessStatus, State, process_status
@@ -87,17 +87,21 @@ def start_agents(job: Job, processes: Sequence[store.Process], say: Say) -> None
     if not processes:
         return
     host, paths = job.host(processes[0]), [job.at(process) for process in processes]
-    words = [host.python, "-I", host.agent, "start", *(str(each.folder) for each in paths)]
-    result = host.run(words, START_TIMEOUT)
+    result = host.run(start_words(host.python, host.agent, paths), START_TIMEOUT)
     names = ", ".join(process.name for process in processes)
     if result.code:
         said = f"{host.name}: starting {names} failed: {(result.err or result.out).strip()}"
         if result.code == agent.PORTS_TAKEN:
-            raise ConflictError(said, "end what listens there, or give another range: job_conf.ports")
+            raise ConflictError(said, "give job_conf.ports a range with a free port for each seed")
         if result.code == agent.NOT_REACHED:
             raise HostError(said, "open it in the firewalls between, or give a range that is: job_conf.ports")
         raise HostError(said, f"see the logs in {paths[0].folder.parent} there")
     say(f"{names} started", host.name)
+
+
+def start_words(python: str, agent_path: str, processes: Sequence[ProcessPaths]) -> list[str]:
+    """The command that starts the agents of processes that are staged."""
+    return [python, "-I", agent_path, "start", *(str(each.folder) for each in processes)]
 
 
 def _await_endpoint(job: Job, server: store.Process, timeout: float) -> bytes:

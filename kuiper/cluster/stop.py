@@ -25,12 +25,7 @@ def stop(job: Job, grace: float | None = None) -> JobStatus:
     Raises:
         PartlyDone: a host could not be reached, or something there survived KILL; the rest is stopped.
     """
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        failures = [failure for failure in pool.map(partial(_stop_on, job, grace), job.sites) if failure]
-    if failures:
-        remedy = f"stop {job.run_id} again when that is mended: it is safe to repeat"
-        raise PartlyDone("; ".join(failures), remedy)
-    return observe([job], detailed=True)[0]
+    return stop_all([job], grace)[0]
 
 
 def stop_all(jobs: Sequence[Job], grace: float | None = None) -> list[JobStatus]:
@@ -39,14 +34,13 @@ def stop_all(jobs: Sequence[Job], grace: float | None = None) -> list[JobStatus]
     Raises:
         PartlyDone: as `stop`, after all have been tried.
     """
-    failures = []
-    for job in reversed(jobs):
-        try:
-            stop(job, grace)
-        except PartlyDone as failure:
-            failures.append(failure)
+    failures: list[str] = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for job in reversed(jobs):
+            failures += filter(None, pool.map(partial(_stop_on, job, grace), job.sites))
     if failures:
-        raise PartlyDone("; ".join(failure.message for failure in failures), failures[0].remedy)
+        again = f"stop {jobs[0].series if len(jobs) > 1 else jobs[0].run_id} again when that is mended"
+        raise PartlyDone("; ".join(failures), f"{again}: it is safe to repeat")
     return observe(jobs, detailed=True)
 
 

@@ -47,6 +47,8 @@ class Job:
         failure: why the submit gave up, if it did.
         seen: the last state of each process that was observed.
         final: {state, reason, evaluation}, once it is known and can change no more.
+        spec_hash: the same for each run of the same experiment.
+        retry_of: the run id that this one repeats, "" for a new one.
     """
 
     run_dir: Path
@@ -63,6 +65,8 @@ class Job:
     failure: str | None = None
     seen: dict[str, str] = field(default_factory=dict)
     final: dict[str, Any] | None = None
+    spec_hash: str = ""
+    retry_of: str = ""
 
     @property
     def paths(self) -> RunPaths:
@@ -135,6 +139,8 @@ def jobs(name: str = "*") -> list[Job]:
 def find(key: str) -> list[Job]:
     """What was last submitted under that name, a job or one for each seed in their order; or by run id.
 
+    Of each seed it is the last attempt.
+
     Raises:
         UnknownJob: there is none.
     """
@@ -146,7 +152,15 @@ def find(key: str) -> list[Job]:
     newest = found[-1]
     if newest.series != key:
         return [newest]
-    return sorted((job for job in found if job.first == newest.first), key=lambda job: len(job.after))
+    begun = {job.run_id: job for job in found}
+    last: dict[str, Job] = {}  # attempt by the run id of the first one
+    for job in found:
+        newest = job
+        while newest.retry_of in begun:
+            newest = begun[newest.retry_of]
+        last[newest.run_id] = job
+    same = [begun[run] for run in last if begun[run].first == newest.first]
+    return [last[job.run_id] for job in sorted(same, key=lambda job: len(job.after))]
 
 
 def observe(seen: Sequence[Job], detailed: bool = False) -> list[JobStatus]:

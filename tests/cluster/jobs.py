@@ -26,7 +26,7 @@ def spec(lab: Lab, folder: Path, name: str, job_conf: dict[str, Any], **more: An
 
 def submit(path: Path, *arguments: str) -> dict[str, Any]:
     done = manager("submit", str(path), "--json", *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
     return json.loads(done.stdout)
 
 

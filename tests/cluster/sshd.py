@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from kuiper.cluster import agent
+
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 CONFIG = """
 ListenAddress {address}
@@ -94,7 +96,10 @@ class LabHost:
 
     def stop(self) -> None:
         """End its sshd and every connection to it; what runs on the host goes on."""
-        signalled([*self.sessions(), self.listening], signal.SIGKILL)
+        ending = [*self.sessions(), self.listening]
+        signalled(ending, signal.SIGKILL)
+        while any(agent.identity(pid) for pid in ending):  # else one more connection may still begin
+            time.sleep(0.01)
         Path(self.folder, "sshd.pid").unlink(missing_ok=True)
 
     def drop_connections(self) -> None:

@@ -6,11 +6,13 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePath
 
+import paramiko
 import pytest
 import yaml
 
@@ -18,9 +20,10 @@ from kuiper.cluster.host import Address, Host, LocalHost
 from kuiper.cluster.paths import known_hosts
 from kuiper.cluster.ssh import SESSIONS, SshHost
 from kuiper.errors import HostError, Unreachable
-from tests.cluster.lab import Lab, LabHost, keygen
+from tests.cluster.lab import Lab, LabHost, keygen, listed
 from tests.cluster.sshd import signalled
 from tests.integration.jobs import manager
+from tests.integration.test_faults import wait_for
 
 pytestmark = pytest.mark.cluster
 HOSTILE = ["a b", "'", '"', "; touch hacked", "$(touch hacked)", "`touch hacked`", "line\nline", "*", "~", "\\", "-n",
@@ -134,6 +137,7 @@ def test_an_unknown_and_a_changed_host_key_are_refused(lab: Lab) -> None:
     path.write_text(f"{lines[1].split()[0]} {' '.join(lines[0].split()[1:])}\n")
     with pytest.raises(HostError, match="host key has changed: ssh-ed25519 SHA256:"):
         SshHost(where).run(["true"], 20)
+    wait_for(lambda: not [one for one in threading.enumerate() if isinstance(one, paramiko.Transport)])
 
 
 def test_trust_and_doctor(lab: Lab, tmp_path: Path) -> None:
@@ -143,7 +147,7 @@ def test_trust_and_doctor(lab: Lab, tmp_path: Path) -> None:
     del spec["ps_ip"], spec["worker_ips"]
     path.write_text(yaml.safe_dump(spec))
     for name, hosts in (("servers", lab.hosts[:1]), ("workers", lab.hosts[1:])):
-        (tmp_path / name).write_text("".join(f"[{host.address}]:{host.port}\n" for host in hosts))
+        (tmp_path / name).write_text(listed(hosts))
     words = str(path), "--servers", "servers", "--workers", "workers"
     known_hosts().unlink()
     asked = manager("doctor", *words, "--json")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,8 @@ def test_a_host_that_cannot_be_reached_is_named_and_stopped_later(lab: Lab, tmp_
     worker = seen["processes"][2]
     assert seen["state"] == "RUNNING" and not worker["reached"] and worker["state"] == "RUNNING"
     assert "cannot be reached" in worker["reason"]
+    waited = manager("wait", "down", "--timeout", "3")
+    assert waited.returncode == 101 and waited.stderr.count("cannot be reached") == 1
     stopped = manager("stop", "down")
     assert stopped.returncode == 104 and f"{lab.hosts[2].address} port" in stopped.stderr
     partly = manager("collect", "down")
@@ -152,24 +156,6 @@ def test_a_rebooted_host(lab: Lab, tmp_path: Path) -> None:
     nothing_left(job)
 
 
-def test_nothing_is_started_where_one_host_is_wrong(lab: Lab, tmp_path: Path) -> None:
-    def refused(says: str, code: int = 4, **changes: Any) -> None:
-        path = spec(lab, tmp_path, "wrong", LONG, **changes)
-        done = manager("submit", str(path))
-        assert done.returncode == code and says in done.stderr, done.stderr
-        assert not (tmp_path / "logs" / "wrong").exists() and "Traceback" not in done.stderr
-
-    lab.hosts[3].stop()
-    refused(f"{lab.hosts[3].address} port {lab.hosts[3].port}: it cannot be reached")
-    lab.hosts[3].start()
-    entries = lab.spec("wrong")["worker_ips"]
-    refused("no interpreter /opt/none", worker_ips=[{**entries[0], "python": "/opt/none"}, *entries[1:]])
-    refused("does not let nobody-here in", auth={"ssh_user": "nobody-here", "ssh_private_key": str(lab.key)})
-    Path(lab.hosts[2].home, "occupied").write_text("")
-    refused(f"{lab.hosts[2].address}: ", exp_path="~/occupied")
-    refused("is localhost, where workers on other hosts cannot reach it", 3, ps_ip="localhost")
-
-
 def test_a_process_that_cannot_start_rolls_all_back(lab: Lab, tmp_path: Path) -> None:
     path = spec(lab, tmp_path, "broken", LONG, setup_commands=["test $KUIPER_PROCESS != worker_2"])
     done = manager("submit", str(path))
@@ -193,6 +179,30 @@ def test_of_two_submits_at_once_one_wins(lab: Lab, tmp_path: Path) -> None:
     said = [one.communicate(timeout=100) for one in both]
     assert sorted(one.returncode for one in both) == [0, 5], said
     assert manager("stop", "twice").returncode == 0
+
+
+def test_a_line_per_host(lab: Lab, tmp_path: Path) -> None:
+    """On a terminal each is updated in place; elsewhere every step is a line."""
+    path = spec(lab, tmp_path, "lines", {**LONG, "steps": 5})
+    master, slave = pty.openpty()
+    words = [sys.executable, str(ROOT / "manager.py"), "submit", str(path)]
+    submitting = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=slave)
+    os.close(slave)
+    said = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while data := os.read(master, 65536):
+            said += data
+    os.close(master)
+    assert submitting.wait() == 0 and said.count(b"reached") > len(lab.hosts)  # drawn again and again
+    last = said.decode().rpartition("staged")[2]
+    assert all(re.search(rf"\d s  {host.address} +RUNNING \(1\)", last) for host in lab.hosts), last
+    manager("stop", "lines")
+    plain = manager("submit", str(path)).stderr
+    for host in lab.hosts:
+        steps = re.findall(rf"\d s  {host.address}: (\w+)", plain)
+        assert [step for step in steps if not step.startswith(("ps", "worker"))] == [
+            "reached", "python", "code", "staged", "RUNNING"], plain
+    manager("stop", "lines")
 
 
 def test_code_is_sent_once(lab: Lab, tmp_path: Path) -> None:

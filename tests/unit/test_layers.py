@@ -53,7 +53,8 @@ LAYERS: dict[str, str] = {
 
 # Single modules that may import a single other one, inside a function only, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("cluster.launch", "link.credentials"): "certificates are made on the submitter; without torch",
+    ("cluster.staging", "link.credentials"): "certificates are made on the submitter; without torch",
+    ("cluster.account", "record.perf"): "what was brought is read back, as plain data",
     ("cli.collect", "record.perf"): "what was brought is read back, and refused if it holds more than plain data",
     ("cli.plot", "analysis"): "`plot` draws, and only who draws imports matplotlib",
 }
