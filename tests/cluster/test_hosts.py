@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -166,3 +167,24 @@ def test_trust_and_doctor(lab: Lab, tmp_path: Path) -> None:
     known_hosts().write_text("\n".join([f"{lines[1].split()[0]} {' '.join(lines[0].split()[1:])}", *lines[2:]]) + "\n")
     changed = manager("trust", *words, "--yes")
     assert changed.returncode == 4 and "CHANGED" in changed.stdout and lab.hosts[1].address in changed.stderr
+
+
+def test_doctor_compares_the_data_sets_of_hosts(lab: Lab, tmp_path: Path) -> None:
+    """They are looked for as the processes would: after the setup commands, in the host's own home."""
+    for host in lab.hosts:
+        held = Path(host.home, "data", "MNIST", "raw", "train")
+        held.parent.mkdir(parents=True)
+        held.write_text("others" if host is lab.hosts[3] else "same")
+    conf = {"algorithm": "parameter_server", "num_workers": 6, "model": "softmax", "dataset": "mnist", "steps": 5}
+    spec = lab.spec("held", job_conf=conf, setup_commands=["echo hello", "export KUIPER_DATA=$HOME/data"])
+    (tmp_path / "conf.yml").write_text(yaml.safe_dump(spec))
+
+    def found() -> tuple[int, list[str]]:
+        done = manager("doctor", "conf.yml", "--json")
+        return done.returncode, [one["verdict"] for one in json.loads(done.stdout) if one["subject"] == "dataset"]
+
+    assert found() == (0, ["ok", "ok", "ok", "warning"])
+    shutil.rmtree(Path(lab.hosts[1].home, "data"))
+    assert found() == (4, ["ok", "wrong", "ok", "warning"])
+    for host in lab.hosts:
+        shutil.rmtree(Path(host.home, "data"), ignore_errors=True)

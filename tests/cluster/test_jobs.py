@@ -10,13 +10,22 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kuiper.cluster import agent
-from tests.cluster.jobs import LONG, goes_on, nothing_left, spec, status, step, submit, there
+from tests.cluster.jobs import (
+    LONG,
+    goes_on,
+    nothing_left,
+    spec,
+    status,
+    step,
+    submit,
+    there,
+)
 from tests.cluster.lab import Lab
 from tests.integration.jobs import ROOT, events, follow, manager, trajectory, write_spec
 from tests.integration.test_faults import wait_for
