@@ -12,7 +12,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,10 @@ class Reopening(Connection):
         super().open()
         self.transport.set_keepalive(KEEPALIVE)
         watch(self.transport.sock)
+
+    def close(self) -> None:
+        super().close()
+        self.client.close()  # Fabric leaves one open that was not let in, and its thread with it
 
     def create_session(self) -> paramiko.Channel:
         return self.again(super().create_session)
@@ -111,13 +115,15 @@ class SshHost:
         self.python = address.python
         self._address = address
         self._login = Login.of(address.host, address.user, address.port, address.key)
+        self._has_agent = False
 
-    @cached_property
+    @property
     def agent(self) -> str:
         """Brought there when it is not."""
         path = PurePosixPath(agent_place(self._address))
-        if not self.exists(path):
+        if not self._has_agent and not self.exists(path):
             self.put(Path(agent.__file__), path)
+        self._has_agent = True
         return str(path)
 
     def reach(self) -> None:
