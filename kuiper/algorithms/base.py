@@ -26,8 +26,8 @@ from kuiper.record import Recorder
 from kuiper.record.keeper import Keeper
 
 
-RULE = "rule "
-"""Before the names of a rule's state in a checkpoint, which may change their shapes and need not be there."""
+RULE, ATTACK = "rule ", "attack "
+"""Before the names of a rule's or an attack's state in a checkpoint, which may change shape and need not be there."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Job:
         rule: (rows (m, d), f, step) -> (d,), with what it keeps between steps; None for an algorithm without.
         averages: whether the rule is the plain mean, which FedAvg may weight.
         keeper: of this process's checkpoints; by default none are kept.
+        attack_state: what an omniscient attack keeps between gathers; replaced entry by entry.
         local_statistics: whether peers keep BatchNorm's statistics to themselves, where rows hold them.
     """
 
@@ -71,6 +72,7 @@ class Job:
     recorder: Recorder
     keeper: Keeper = field(default_factory=Keeper)
     local_statistics: bool = False
+    attack_state: State = field(default_factory=dict)
 
 
 class Algorithm(ABC):
@@ -121,10 +123,10 @@ class Algorithm(ABC):
         if saved is None:
             return fresh
         values, state = saved
-        kept = {name for name in state if name.startswith(RULE)}
-        if kept:
-            device = self.job.theta.device
-            self.job.rule.state = {name.removeprefix(RULE): state[name].to(device) for name in kept}
+        kept = {name for name in state if name.startswith((RULE, ATTACK))}
+        if role == "serve" and self.job.rule is not None:
+            self.job.rule.state = self._back(state, RULE)
+            self.job.attack_state.update(self._back(state, ATTACK))
         state = {name: each for name, each in state.items() if name not in kept}
         shapes = [{name: each.shape for name, each in one.items()} for one in (state, fresh)]
         if shapes[0] != shapes[1] or values["nodes"] != link.nodes.tolist():
@@ -151,12 +153,19 @@ class Algorithm(ABC):
             return False
         if role == "serve" and self.job.rule is not None:
             state = state | {f"{RULE}{name}": each for name, each in self.job.rule.state.items()}
+            state |= {f"{ATTACK}{name}": each for name, each in self.job.attack_state.items()}
         values = {"nodes": link.nodes.tolist(), "times": link.times().tolist()}
         if nodes is not None:
             values |= {"present": np.flatnonzero(self._counted).tolist(), "record": self.job.recorder.state()}
             self._counted[:] = False
         keeper.give(role, due, values, state)
         return True
+
+    def _back(self, state: State, prefix: str) -> State:
+        """What a checkpoint keeps under a prefix."""
+        device = self.job.theta.device
+        return {name.removeprefix(prefix): each.to(device)
+                for name, each in state.items() if name.startswith(prefix)}
 
     def lr_scale(self, step: int) -> float:
         return self.job.schedule(step - 1, self.job.steps)

@@ -8,7 +8,7 @@ import traceback
 import typer
 
 from kuiper.cli import list as list_verb
-from kuiper.cli import collect, doctor, logs, plot, resume, status, stop, submit, trust, wait
+from kuiper.cli import collect, doctor, logs, plot, resume, rules, status, stop, submit, trust, wait
 from kuiper.cli.options import AsJson, Override, Quiet, Simulate, SpecFile, Verbose
 from kuiper.cli.show import print_json
 from kuiper.errors import KuiperError
@@ -39,7 +39,8 @@ def check(
 VERBS = {
     "submit": submit.submit, "list": list_verb.list_jobs, "status": status.status, "logs": logs.logs,
     "wait": wait.wait, "stop": stop.stop, "resume": resume.resume, "check": check, "plot": plot.plot,
-    "collect": collect.collect, "trust": trust.trust, "doctor": doctor.doctor,
+    "collect": collect.collect, "trust": trust.trust, "doctor": doctor.doctor, "rules": rules.rules,
+    "attacks": rules.attacks,
 }  # fmt: skip
 for name, verb in VERBS.items():
     app.command(name)(verb)

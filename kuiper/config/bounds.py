@@ -96,6 +96,9 @@ def _attack(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) ->
     if conf["num_byzantine"] == 0:
         report("attack", f"is {attack['_name_']}, and num_byzantine is 0: no node would attack",
                "write `num_byzantine: 1` or more, or `attack: none`")
+    if attack.get("_uses_rule_") and not algorithm.get("_rule_"):
+        report("attack", f"is {attack['_name_']}, which searches against the rule, and {algorithm['_name_']} has none",
+               "choose another attack or algorithm parameter_server")
     if kind not in carried:
         on = ", ".join(carried) or "nothing"
         report("attack", f"is {attack['_name_']}, which acts on {kind}; {algorithm['_name_']} carries only "

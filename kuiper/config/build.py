@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,9 @@ class Builder:
         if listed is None:
             listed = random.permutation(self.seed, "byzantine", 0, 0, self.n)[: self.conf["num_byzantine"]]
         attack = self.factory("attack") if group.get("_target_") else None
-        return Adversary(np.sort(np.asarray(listed, np.int64)), group["_acts_on_"], attack)
+        byzantine = np.sort(np.asarray(listed, np.int64))
+        rule = self.rule if group.get("_uses_rule_") else None
+        return Adversary(byzantine, group["_acts_on_"], attack, self.seed, rule)
 
     def clock(self) -> WallClock | VirtualClock:
         if self.conf["clock"] == "wall":
@@ -91,8 +93,9 @@ class Builder:
         made = self.make("optimizer")
         return Apart(made, learner.parameters) if learner.model.keeps_statistics else made
 
+    @cached_property
     def rule(self) -> Rule:
-        """The job's rule behind its pre-aggregators."""
+        """The job's rule behind its pre-aggregators; an attack that searches against it has the same."""
         build = partial(factory, allow=self.config["job"]["allow"])
         return Rule(self.conf["aggregator"], self.conf["pre_aggregator"], self.f, self.seed, build)
 
@@ -107,7 +110,7 @@ class Builder:
     def job(self, adversary: Adversary, learner: Learner, recorder: Recorder, keeper: Keeper) -> Job:
         conf, nodes = self.conf, np.arange(self.n)
         quorum = self.n - self.f if conf["quorum"] == "n-f" else conf["quorum"]
-        rule = self.rule()
+        rule = self.rule
         if learner.model.keeps_statistics:
             rule = ApartRule(rule, learner.parameters)
         return Job(
@@ -119,7 +122,7 @@ class Builder:
             rule=rule, averages=conf["aggregator"]["_name_"] == "average" and not conf["pre_aggregator"],
             optimizer=self.optimizer(learner), schedule=self.factory("schedule"),
             selector=self.make("selector"), recorder=recorder, keeper=keeper,
-            local_statistics=conf["buffers"] == "local")
+            local_statistics=conf["buffers"] == "local", attack_state=adversary.state)
 
     def algorithm(self, job: Job, records: bool) -> Algorithm:
         return self.factory("algorithm")(job, records=records)

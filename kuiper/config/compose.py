@@ -160,7 +160,7 @@ class _Composer:
         from kuiper.config import tree as trees  # Hydra's import is paid for only here
 
         made = {group: choice for group, choice in self.chosen.items() if choice}
-        asked = [f"{group}={made[group].name}" if group in made else f"~{group}" for group in GROUPS]
+        asked = [f"{group}='{made[group].name}'" if group in made else f"~{group}" for group in GROUPS]
         try:
             tree = trees.composed(choices.PACKAGE, known.folder, asked)
         except SpecError as error:

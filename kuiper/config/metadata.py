@@ -8,7 +8,7 @@ from typing import Any
 from kuiper.config import schema
 from kuiper.config.schema import Key
 
-ACTS_ON = ("rows", "labels", "gather", "nothing_sent", "none")
+ACTS_ON = ("rows", "labels", "inputs", "gather", "neighbours", "nothing_sent", "none")
 METADATA: dict[str, Key] = {
     "_target_": Key("text", "what is built: module.name"),
     "_family_": Key("text", "of an algorithm", choices=("synchronous", "gossip", "federated")),
@@ -20,6 +20,7 @@ METADATA: dict[str, Key] = {
     "_rules_": Key("list", "parameters that are rules themselves", items="text"),
     "_divides_": Key("text", "the parameter by which a pre-aggregator divides the number of rows"),
     "_acts_on_": Key("text", "where an attack acts", choices=ACTS_ON),
+    "_uses_rule_": Key("bool", "whether an attack searches against the receiver's rule"),
     "_engine_": Key("text", "what suits a model", choices=("sequential", "batched")),
     "_files_": Key("mapping", "parameter: list of what a dataset reads below it, one of which must be there"),
     "_doc_": Key("text", "one line for users"),
@@ -30,7 +31,7 @@ METADATA: dict[str, Key] = {
     "_choices_": Key("mapping", "parameter: list of its only values"),
     "_types_": Key("mapping", "parameter: type, where the default is null"),
 }
-CARRIED = tuple(METADATA)[:12]  # into the resolved configuration
+CARRIED = tuple(METADATA)[:13]  # into the resolved configuration
 NEEDED = {
     "algorithm": ("_target_", "_family_", "_peers_", "_rule_", "_attacks_"),
     "aggregator": ("_target_", "_needs_"),
@@ -50,7 +51,7 @@ def faults(group: str, conf: Any) -> Iterator[tuple[str, str, str]]:
     for key in NEEDED.get(group, ("_target_",)):
         if key not in conf:
             yield key, f"is missing, and every {group} has it", f"add {key}: {METADATA[key].doc}"
-    if conf.get("_acts_on_") in ("rows", "labels", "gather") and "_target_" not in conf:
+    if conf.get("_acts_on_") in ACTS_ON[:5] and "_target_" not in conf:
         yield "_target_", "is missing", "add the function that attacks"
     for key, value in conf.items():
         if key.startswith("_") and key not in METADATA:
