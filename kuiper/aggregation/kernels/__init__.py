@@ -22,7 +22,7 @@ LANES = 16
 STATISTICS = ("median", "trimmed_mean", "meamed", "phocas")
 _NATIVE = (torch.float32, torch.float64)
 _IN_CACHE = 1 << 19  # values of one piece of work
-_IN_REGISTERS, _WORTH_IT = 48, 1 << 20
+_IN_REGISTERS, _WORTH_IT = 128, 1 << 20
 
 
 def statistic(rows_nd: Tensor, what: str, f: int, low: int, high: int, last: Sequence[int] = ()) -> Tensor | None:

@@ -54,28 +54,29 @@ def in_cache(rows, start, stop, steps, what, f, low, high, out):  # noqa: ANN001
     for column in range(start, stop, BLOCK):
         width, place = min(BLOCK, stop - column), column - start
         for i in range(n):
+            row, values = rows[i, column : column + width], block[i]
             for k in range(width):
-                value = rows[i, column + k]
-                block[i, k] = value
-                check[k] += value - value
+                values[k] = row[k]
+                check[k] += row[k] - row[k]
         _exchange(block, width, steps)
         if what == MEDIAN and low == high:
             out[place : place + width] = block[low, :width]
             continue
         if what == MEDIAN or what == MEAMED:
+            lower, upper = block[low], block[high]
             for k in range(width):
-                centre[k] = np.float64(block[low, k]) * 0.5 + np.float64(block[high, k]) * 0.5
+                centre[k] = np.float64(lower[k]) * 0.5 + np.float64(upper[k]) * 0.5
         else:
             centre[:width] = 0
             for rank in range(f, kept):
+                values = block[rank]
                 for k in range(width):
-                    centre[k] += np.float64(block[rank, k])
+                    centre[k] += np.float64(values[k])
             for k in range(width):
                 centre[k] /= n - 2 * f
         if what == MEAMED or what == PHOCAS:
             _nearest(block, width, kept, centre, shift)
-        for k in range(width):
-            out[place + k] = centre[k]
+        out[place : place + width] = centre[:width]
     return check.sum()
 
 
@@ -98,14 +99,16 @@ def _nearest(block, width, kept, centre, shift):  # noqa: ANN001, ANN202
     n = len(block)
     shift[:width] = 0
     for first in range(n - kept):
+        leaving, entering = block[first], block[first + kept]
         for k in range(width):
-            above, below = np.float64(block[first + kept, k]) - centre[k], centre[k] - np.float64(block[first, k])
+            above, below = np.float64(entering[k]) - centre[k], centre[k] - np.float64(leaving[k])
             shift[k] += 1.0 if above < below else 0.0
     centre[:width] = 0
     for rank in range(n):
+        values, late, early = block[rank], np.float64(rank), np.float64(rank - kept)
         for k in range(width):
-            inside = rank >= shift[k] and rank - kept < shift[k]
-            centre[k] += np.float64(block[rank, k]) if inside else 0.0
+            inside = (late >= shift[k]) & (early < shift[k])
+            centre[k] += np.float64(values[k]) if inside else 0.0
     for k in range(width):
         centre[k] /= kept
 
@@ -120,11 +123,14 @@ def products(rows, start, stop, centre, gram):  # noqa: ANN001, ANN201
     block = np.zeros((points, BLOCK))
     for column in range(start, stop, BLOCK):
         width, offset = min(BLOCK, stop - column), column - start
+        about = centre[offset : offset + width]
         for i in range(n):
+            row, values = rows[i, column : column + width], block[i]
             for k in range(width):
-                block[i, k] = np.float64(rows[i, column + k]) - np.float64(centre[offset + k])
+                values[k] = np.float64(row[k]) - np.float64(about[k])
+        origin = block[n]
         for k in range(width):
-            block[n, k] = -np.float64(centre[offset + k])
+            origin[k] = -np.float64(about[k])
         for i in range(0, points, TILE):
             for j in range(i, points, TILE):
                 _tile(block, i, j, width, gram)
@@ -152,27 +158,59 @@ def _tile(block, i, j, width, gram):  # noqa: ANN001, ANN202
 
 @njit(**_OPTIONS)
 def combine(rows, weights, divisors, start, stop, out, place):  # noqa: ANN001, ANN201
-    """out[:, place + k] = weights (m, n) @ rows[:, start + k] / divisors (m,), added in float64, row by row."""
-    block = np.empty((len(weights), BLOCK))
+    """out[v, place + k] = sum of weights[v, i] rows[i, start + k] over i, over divisors[v]; float64, row by row.
+
+    Rows whose weight is 0 are not looked at. Four rows at a time: the sums are read and written less often.
+    """
+    vectors, n = weights.shape
+    total, used = np.empty(BLOCK), np.empty(n, np.int64)
+    wide = np.empty((n if vectors > 1 else 0, BLOCK))
     for column in range(start, stop, BLOCK):
-        width = min(BLOCK, stop - column)
-        block[:] = 0
-        for i in range(rows.shape[0]):
-            for v in range(len(weights)):
-                weight = weights[v, i]
-                if weight != 0:
-                    for k in range(width):
-                        block[v, k] += weight * np.float64(rows[i, column + k])
-        for v in range(len(weights)):
+        width, here = min(BLOCK, stop - column), place + column - start
+        for i in range(len(wide)):
+            row, values = rows[i, column : column + width], wide[i]
             for k in range(width):
-                out[v, place + column - start + k] = block[v, k] / divisors[v]
+                values[k] = row[k]
+        for v in range(vectors):
+            count = 0
+            for i in range(n):
+                if weights[v, i] != 0:
+                    used[count] = i
+                    count += 1
+            total[:width] = 0
+            if vectors > 1:
+                _add(total[:width], wide, weights[v], used[:count], 0)
+            else:
+                _add(total[:width], rows, weights[v], used[:count], column)
+            result, divisor = out[v, here : here + width], divisors[v]
+            for k in range(width):
+                result[k] = total[k] / divisor
+
+
+@njit(**_OPTIONS)
+def _add(total, rows, weights, used, column):  # noqa: ANN001, ANN202
+    width, fours = len(total), len(used) // 4 * 4
+    for place in range(0, fours, 4):
+        i, j, l, m = used[place], used[place + 1], used[place + 2], used[place + 3]
+        a, b, c, e = weights[i], weights[j], weights[l], weights[m]
+        x, y = rows[i, column : column + width], rows[j, column : column + width]
+        z, w = rows[l, column : column + width], rows[m, column : column + width]
+        for k in range(width):
+            value = total[k] + a * np.float64(x[k])
+            value = value + b * np.float64(y[k])
+            value = value + c * np.float64(z[k])
+            total[k] = value + e * np.float64(w[k])
+    for i in used[fours:]:
+        weight, row = weights[i], rows[i, column : column + width]
+        for k in range(width):
+            total[k] += weight * np.float64(row[k])
 
 
 @njit(fastmath={"reassoc", "contract", "nsz"}, **_OPTIONS)
 def norms(rows, start, stop, squares):  # noqa: ANN001, ANN201
     """Add each row's sum of squares over columns start..stop-1 to squares (n,), in float64."""
     for i in range(rows.shape[0]):
-        total = 0.0
-        for k in range(start, stop):
-            total += np.float64(rows[i, k]) * np.float64(rows[i, k])
+        row, total = rows[i, start:stop], 0.0
+        for k in range(len(row)):
+            total += np.float64(row[k]) * np.float64(row[k])
         squares[i] += total

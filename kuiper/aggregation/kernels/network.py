@@ -25,7 +25,28 @@ def network(n: int, lowest: int, highest: int) -> tuple[tuple[int, int], ...]:
         if i in needed or j in needed:
             kept.append((i, j))
             needed |= {i, j}
-    return tuple(reversed(kept))
+    return _nearby(n, kept[::-1])
+
+
+def _nearby(n: int, exchanges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The same exchanges, those on one value still in turn, but one value's soon after each other.
+
+    Then what is compared is still in a register, or in the nearest cache.
+    """
+    waiting: list[list[tuple[int, int]]] = [[] for _ in range(n)]
+    for exchange in reversed(exchanges):
+        for value in exchange:
+            waiting[value].append(exchange)
+    touched, order = [0] * n, []
+    while len(order) < len(exchanges):
+        ready = {queue[-1] for i, queue in enumerate(waiting)
+                 if queue and queue[-1][0] == i and waiting[queue[-1][1]][-1] == queue[-1]}
+        chosen = max(ready, key=lambda pair: (touched[pair[0]] + touched[pair[1]], -pair[0], -pair[1]))
+        order.append(chosen)
+        for value in chosen:
+            waiting[value].pop()
+            touched[value] = len(order)
+    return tuple(order)
 
 
 def ranks(n: int, f: int, what: int, low: int, high: int) -> tuple[int, int]:
