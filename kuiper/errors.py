@@ -44,6 +44,10 @@ class HostError(KuiperError):
     exit_code = 4
 
 
+class Unreachable(HostError):
+    """There is no connection to a host, or none any more."""
+
+
 class ConflictError(KuiperError):
     """The job, its run directory or its port is taken."""
 

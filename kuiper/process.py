@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import socket
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import torch
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.attacks.adversary import Adversary
 from kuiper.config.build import Builder
-from kuiper.errors import HostError
 from kuiper.learner.pool import PooledLearner
 from kuiper.link.attendance import Losses
 from kuiper.link.collective import CollectiveLink, announcements
@@ -40,11 +38,12 @@ class Process:
         resume: go on from the newest checkpoint that all processes have.
         attempt: how often the agent has restarted this process.
         pool: processes that compute for this one.
+        queued: on each host the job waits for its turn, which may come to rank 0 later than here.
     """
 
     def __init__(self, config: Mapping[str, Any], run_dir: Path, rank: int,
                  listener: socket.socket | None = None, resume: bool = False, attempt: int = 0,
-                 pool: Pool | None = None) -> None:
+                 pool: Pool | None = None, queued: bool = False) -> None:
         self.config = config
         self.conf = config["conf"]
         self.plan = config["processes"]
@@ -56,6 +55,7 @@ class Process:
         self.resume = resume
         self.attempt = attempt
         self.pool = pool
+        self.queued = queued
         self.folder = run_dir / self.plan[rank]["name"]
         write_json((run_dir if rank == 0 else self.folder) / "environment.json", environment(Path(__file__).parent))
         self.recorder = Recorder(self.folder, self.plan[rank]["name"], self.header() if rank == 0 else None)
@@ -215,25 +215,11 @@ class Process:
             for rank in set(range(1, len(self.plan))) - here:
                 link.gone(rank, f"did not join within {timeout:g} s")
         else:
-            mesh.join(*self.endpoint(timeout), timeout)
+            endpoint = json.loads((self.run_dir / "ps" / "endpoint.json").read_text())
+            mesh.join(endpoint["host"], endpoint["port"], timeout, self.queued)
         if algorithm.peers:
             mesh.connect_all(timeout)
         link.start()
-
-    def endpoint(self, timeout: float) -> tuple[str, int]:
-        """Host and port of rank 0, which this process may have been started before.
-
-        Raises:
-            HostError: it did not say where it listens in time.
-        """
-        path, deadline = self.run_dir / "ps" / "endpoint.json", time.monotonic() + timeout
-        while not path.exists():
-            if time.monotonic() > deadline:
-                raise HostError(f"ps did not say where it listens within {timeout:g} s (join_timeout)",
-                                f"see {path.with_name('log')}")
-            time.sleep(0.05)
-        endpoint = json.loads(path.read_text())
-        return endpoint["host"], endpoint["port"]
 
     def notify(self, event: str, **values: Any) -> None:
         """Something that a person should know: in the log and among the metrics."""

@@ -67,12 +67,14 @@ def split(word: Any) -> tuple[str, dict[str, Any]]:
 
 def words(value: Any) -> list[Any]:
     """Pre-aggregators as a spec writes them, one or a list, as a list."""
-    return [] if value is None else list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if value is None:
+        return []
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def inner(conf: Conf) -> list[Conf]:
     """The rules that are parameters of a rule."""
-    return [conf[parameter] for parameter in conf.get("_rules_") or () if isinstance(conf[parameter], Mapping)]
+    return [conf[name] for name in conf.get("_rules_") or () if isinstance(conf[name], Mapping)]
 
 
 def least(conf: Conf, f: int) -> int:
@@ -116,8 +118,8 @@ def refusal(pres: Sequence[Conf], rule: Conf, n: int, f: int) -> tuple[str, str]
         for parameter, most in (one.get("_most_") or {}).items():
             bound = most.get("n", 0) * rows + most.get("f", 0) * f + most.get("plus", 0)
             if one[parameter] is not None and one[parameter] > bound:
-                return (f"{one['_name_']}: {parameter} is {one[parameter]}, and at most {bound} with {rows} vectors "
-                        f"and f = {f}", f"write `{parameter}: {bound}` or less")
+                return (f"{one['_name_']}: {parameter} is {one[parameter]}, and at most {bound} with {rows} "
+                        f"vectors and f = {f}", f"write `{parameter}: {bound}` or less")
     return "", ""
 
 
@@ -137,7 +139,8 @@ def bound(conf: Conf) -> str:
 
 def _too_few(conf: Conf, rows: int, f: int, n: int) -> str:
     of = f" of {n} rows" if rows != n else ""
-    return f"{conf['_name_']} needs {bound(conf)}: {least(conf, f)} vectors for f = {f}, and {rows} reach it{of}"
+    needs = f"{bound(conf)}: {least(conf, f)} vectors for f = {f}"
+    return f"{conf['_name_']} needs {needs}, and {rows} reach it{of}"
 
 
 def _remedy(pres: Sequence[Conf], rule: Conf, n: int, f: int) -> str:

@@ -1,7 +1,7 @@
 """The entry of one process: `python -m kuiper.run <run_dir> <rank> [resume]`.
 
-Rank 0 binds its port and says where before anything slow is imported, so that the other
-processes start while it still loads; so do those of its own pool.
+Rank 0 says where it listens before anything slow is imported, so that the other processes
+start while it still loads; so do those of its own pool.
 """
 
 from __future__ import annotations
@@ -13,36 +13,23 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from kuiper.errors import ConflictError, KuiperError, RecordError
+from kuiper.errors import KuiperError, RecordError
 from kuiper.pool import Pool
 from kuiper.record.atomic import write_json, write_reserved_json
 
 LOCAL = "127.0.0.1"
 
 
-def bind(config: dict[str, Any]) -> socket.socket:
-    """A listening socket within `ports`, on loopback when every process is on this machine.
-
-    Raises:
-        ConflictError: none of the ports is free.
-    """
-    first, _, last = str(config["conf"]["ports"] or "0").partition("-")
-    address = LOCAL if all(p["host"] == "localhost" for p in config["processes"]) else ""
-    for port in range(int(first), int(last or first) + 1):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((address, port))
-            listener.listen(128)
-            return listener
-        except OSError as error:
-            listener.close()
-            problem = error
-    raise ConflictError(f"ports: {config['conf']['ports']}: {problem}", "free one, or give another range")
+def handed_over() -> socket.socket | None:
+    """The socket on which the agent has bound this process's port; None where it has none."""
+    number = os.environ.pop("KUIPER_LISTENER", None)
+    if number is None:
+        return None
+    os.set_inheritable(int(number), False)
+    return socket.socket(fileno=int(number))
 
 
 def explain(error: BaseException, folder: Path, name: str) -> int:
@@ -74,8 +61,7 @@ def main() -> int:
     name = config["processes"][rank]["name"]
     folder = run_dir / name
     try:
-        several = len(config["processes"]) > 1
-        listener = bind(config) if several and (rank == 0 or config["conf"]["algorithm"]["_peers_"]) else None
+        listener = handed_over()
         if listener is not None and rank == 0:
             host, port = listener.getsockname()
             host = config["processes"][0]["host"] if host != LOCAL else host
@@ -86,7 +72,8 @@ def main() -> int:
 
         attempt = int(os.environ.get("KUIPER_ATTEMPT", "0"))
         resume = sys.argv[3:] == ["resume"] and attempt == 0  # one that is started again later is a newcomer
-        process = Process(config, run_dir, rank, listener, resume, attempt, pool)
+        queued = "KUIPER_QUEUED" in os.environ
+        process = Process(config, run_dir, rank, listener, resume, attempt, pool, queued)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate(leave))
         with process.recorder:
             process.run()

@@ -4,8 +4,8 @@
     theta = rule(rows)
     rule.selected, rule.weights, rule.influence(byzantine=[20, 21])
 
-Every rule is a pure function too, `multi_krum(rows, f, m=1)`, under its name in the file of its family. Adding
-one is a function in a file here, a yaml in config/groups/aggregator, and a row in the table of
+Every rule is a pure function too, `multi_krum(rows, f, m=1)`, under its name in the file of its family.
+Adding one is a function in a file here, a yaml in config/groups/aggregator, and a row in the table of
 tests/laws/rules.py.
 """
 
@@ -26,6 +26,6 @@ from kuiper.aggregation.trimmed_mean import phocas, trimmed_mean
 __all__ = [
     "Rule", "aksel", "arc", "auto_gm", "average", "average_finite", "bucketing", "bulyan", "caf",
     "centered_clipping", "cge", "clip", "clipped_clustering", "condense", "ctma", "dnc", "fltrust",
-    "geometric_median", "make", "mda", "meamed", "median", "monna", "multi_krum", "mva", "names", "nnm", "phocas",
-    "pre_names", "sign_majority", "signguard", "smea", "trimmed_mean", "upper_bound",
+    "geometric_median", "make", "mda", "meamed", "median", "monna", "multi_krum", "mva", "names", "nnm",
+    "phocas", "pre_names", "sign_majority", "signguard", "smea", "trimmed_mean", "upper_bound",
 ]  # fmt: skip

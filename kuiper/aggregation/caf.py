@@ -92,7 +92,8 @@ def dnc(cloud: Cloud, f: int, *, iterations: int = 1, coordinates: int = 10_000,
     n = len(cloud)
     majority("dnc", n, f)
     if iterations < 1 or coordinates < 1:
-        raise SpecError(f"dnc: iterations = {iterations}, coordinates = {coordinates}", "give at least 1 of each")
+        raise SpecError(f"dnc: iterations = {iterations}, coordinates = {coordinates}",
+                        "give at least 1 of each")
     generator = generator or np.random.default_rng(0)
     d = cloud.rows_nd.shape[1]
     kept, total, near = np.ones(n, bool), np.zeros(n), np.isfinite(cloud.squared_norms())

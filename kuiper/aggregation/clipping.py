@@ -41,7 +41,8 @@ def _clipped(cloud: Cloud, f: int, *, tau: float, iterations: int, state: dict[s
     """Centred clipping of a cloud, about state["v"], which is replaced; and how hard each vector pulled."""
     majority("centered_clipping", len(cloud), f)
     if not tau > 0 or iterations < 1:
-        raise SpecError(f"centered_clipping: tau = {tau}, iterations = {iterations}", "give tau > 0, iterations >= 1")
+        raise SpecError(f"centered_clipping: tau = {tau}, iterations = {iterations}",
+                        "give tau > 0, iterations >= 1")
     v_d = state["v"] if "v" in state else torch.zeros_like(cloud.rows_nd[0])
     cloud = cloud.about(v_d)
     weights_m, squared_m = np.zeros(len(cloud)), cloud.squared_from_centre()

@@ -156,7 +156,7 @@ class Cloud:
         return weights_km if self.mixture_mn is None else weights_km @ self.mixture_mn
 
     def mean(self, weights: Weights) -> Tensor:
-        """What a rule's weights give, (d,) in the rows' dtype; vectors whose weight is 0 are not looked at."""
+        """What a rule's weights give, (d,) in the rows' dtype; vectors of weight 0 are not looked at."""
         if weights.ndim == 2:
             return combine(self.rows_nd, self.of(weights))[0]
         return combine(self.rows_nd, self.of(weights[None]), [weights.sum()])[0]
@@ -233,7 +233,7 @@ def unwrapped(rule: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, A
 
 
 def apply(rule: Callable[..., Tensor], cloud: Cloud, f: int) -> Applied:
-    """A rule, with its parameters filled in, on a cloud; the vectors are made only for one that needs them."""
+    """A rule, with its parameters filled in, on a cloud; vectors are made only for one that needs them."""
     function, parameters = unwrapped(rule)
     if hasattr(function, "on"):
         return function.on(cloud, f, **parameters)
@@ -270,7 +270,7 @@ def _gram(rows_nd: Tensor, centre_d: Tensor | None, far: Sequence[int] = ()) -> 
         centre_d = statistic("gram", "median", rows_nd, n)
     total_pp = torch.zeros((n + 1, n + 1), dtype=torch.float64, device=rows_nd.device)
     for columns in _blocks(*rows_nd.shape):
-        points_pw = torch.zeros((n + 1, columns.stop - columns.start), dtype=torch.float64, device=rows_nd.device)
+        points_pw = total_pp.new_zeros((n + 1, columns.stop - columns.start))
         points_pw[:n] = rows_nd[:, columns]
         points_pw[far] = 0
         points_pw -= centre_d[columns]

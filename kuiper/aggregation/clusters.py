@@ -90,7 +90,7 @@ def clipped_clustering(rows_nd: Tensor, f: int, *, state: dict[str, Tensor] | No
         TooManyByzantine: 2f >= n.
         JobFailed: more than f rows are infinitely far.
 
-    Laws: permutation (where the clusters differ in size), scale without a history, orthogonal, identical rows.
+    Laws: permutation (where the clusters differ in size), scale without a history, orthogonal, identical.
     """
     cloud = Cloud(rows_nd, f, "clipped_clustering")
     return cloud.mean(larger_cluster(cloud, f, state={} if state is None else state))

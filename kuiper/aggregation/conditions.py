@@ -30,5 +30,6 @@ def upper_bound(name: str, n: int, f: int, d: int) -> float:
         SpecError: no such condition is published for the rule.
     """
     if name not in _BOUNDS:
-        raise SpecError(f"upper_bound: none is published for {name}", f"there is one for {', '.join(_BOUNDS)}")
+        raise SpecError(f"upper_bound: none is published for {name}",
+                        f"there is one for {', '.join(_BOUNDS)}")
     return _BOUNDS[name](n, f)

@@ -18,9 +18,9 @@ def geometric_median(cloud: Cloud, f: int, *, nu: float = 1e-6, absolute: bool =
                      iterations: int | None = None) -> Weights:
     """The point whose sum of distances to the rows is smallest, smoothed (Pillutla et al. 2022, algorithm 2).
 
-    z <- sum of x_i / max(||x_i - z||, nu) over the sum of the weights, until a step moves it by less than 1e-9
-    of the median distance. The preset `rfa` is theirs: 3 iterations from zero with nu = 0.1 absolute, which is
-    the mean where gradients are small.
+    z <- sum of x_i / max(||x_i - z||, nu) over the sum of the weights, until a step moves it by less than
+    1e-9 of the median distance. The preset `rfa` is theirs: 3 iterations from zero with nu = 0.1 absolute,
+    which is the mean where gradients are small.
 
     Args:
         cloud: rows (n, d), any float dtype. Rows that are infinitely far are left out.

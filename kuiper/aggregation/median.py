@@ -70,7 +70,8 @@ def meamed(rows_nd: Tensor, f: int) -> Tensor:
 
 
 @by_coordinate
-def condense(rows_nd: Tensor, f: int, *, p: float = 0.9, generator: np.random.Generator | None = None) -> Tensor:
+def condense(rows_nd: Tensor, f: int, *, p: float = 0.9,
+             generator: np.random.Generator | None = None) -> Tensor:
     """Per coordinate the median with probability p, else the first row's value (AggregaThor's condense).
 
     Row 0 is taken on trust: a Byzantine one decides 1 - p of the coordinates.

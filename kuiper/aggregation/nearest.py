@@ -1,8 +1,9 @@
-"""Means of the n - f rows that are nearest to something: to zero, to the median, to a row, to another rule."""
+"""Means of the n - f rows nearest to something: to zero, to the median, to a row, to another rule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+
 import numpy as np
 from torch import Tensor
 

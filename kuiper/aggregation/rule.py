@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kuiper import random, registry
@@ -28,7 +27,7 @@ class Rule:
         rule: as `registry.chosen` gives it: its name, bound and parameters.
         pre: pre-aggregators likewise, in the order in which they are applied.
         f: declared Byzantine rows; a call may say another number.
-        seed: of the draws of rules that draw; a draw depends on it, on the name of what draws, and on the step.
+        seed: of rules that draw; a draw depends on it, on the name of what draws, and on the step.
         build: makes functions of choices; None takes their `_target_`.
 
     Attributes:
@@ -60,7 +59,8 @@ class Rule:
         """
         f, n = self.f if f is None else f, len(rows_nd)
         if f < 0:
-            raise SpecError(f"{self}: f = {f} is below 0", "f counts the Byzantine nodes to tolerate: 0 or more")
+            raise SpecError(f"{self}: f = {f} is below 0",
+                            "f counts the Byzantine nodes to tolerate: 0 or more")
         registry.require_defined(self.pre_confs, self.conf, n, f)
         self._calls += 1
         step = self._calls if step is None else step
@@ -80,11 +80,11 @@ class Rule:
 
     @property
     def selected(self) -> list[int] | None:
-        """The rows that count in the last result, ascending; None before it, and for a rule without weights."""
+        """The rows that count in the last result, ascending; None before it, and without weights."""
         return None if self.weights is None else np.flatnonzero(self.weights).tolist()
 
     def influence(self, byzantine: Iterable[int]) -> float | None:
-        """The part of the last result's weight that these rows had: of m rows selected, the accepted fraction."""
+        """The part of the last result's weight that these rows had: of rows selected, how many."""
         return None if self.weights is None else float(self.weights[list(byzantine)].sum())
 
     def copy(self) -> Rule:
@@ -118,8 +118,8 @@ class _Shelf(dict):
     """The state of one part of a rule, kept under its role in the rule's."""
 
     def __init__(self, rule: Rule, role: str) -> None:
-        kept = {key.removeprefix(f"{role}."): value for key, value in rule.state.items() if key.startswith(f"{role}.")}
-        super().__init__(kept)
+        super().__init__({key.removeprefix(f"{role}."): value for key, value in rule.state.items()
+                          if key.startswith(f"{role}.")})
         self._rule, self._role = rule, role
 
     def __setitem__(self, name: str, value: Tensor) -> None:

@@ -146,7 +146,8 @@ def top_eigenvalue(gram: np.ndarray) -> float:
     return float(np.linalg.eigvalsh(gram - mean - mean[:, None] + mean.mean())[-1])
 
 
-def _smallest(rule: str, cloud: Cloud, f: int, search: str, limit: int, measure: Callable[[np.ndarray], float],
+def _smallest(rule: str, cloud: Cloud, f: int, search: str, limit: int,
+              measure: Callable[[np.ndarray], float],
               least: Callable[[np.ndarray, np.ndarray, int], float]) -> Weights:
     """The n - f vectors of smallest measure.
 
@@ -169,7 +170,9 @@ def _smallest(rule: str, cloud: Cloud, f: int, search: str, limit: int, measure:
         budget.spend()
         missing = kept - len(chosen)
         here = np.array(chosen, np.int64)
-        size = least(here, remote[place:], missing) if missing and chosen else measure(here) if chosen else 0.0
+        size = 0.0
+        if chosen:
+            size = least(here, remote[place:], missing) if missing else measure(here)
         if not size < smallest * (1 - 1e-12):
             return
         if not missing:

@@ -25,9 +25,8 @@ from kuiper.optim import Optimizer, State
 from kuiper.record import Recorder
 from kuiper.record.keeper import Keeper
 
-
 RULE, ATTACK = "rule ", "attack "
-"""Before the names of a rule's or an attack's state in a checkpoint, which may change shape and need not be there."""
+"""Before the names of a rule's or an attack's state in a checkpoint; it may change shape, or be missing."""
 
 
 @dataclass(frozen=True)

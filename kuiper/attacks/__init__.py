@@ -20,6 +20,6 @@ from kuiper.attacks.optimal import optimal_alie, optimal_ipm
 from kuiper.attacks.own import drop, inf, nan, random_row, reverse, sign_flip, zero
 
 __all__ = [
-    "Attack", "alie", "corrupt_inputs", "dissensus", "drop", "inf", "ipm", "label_flip", "make", "mimic", "min_max",
-    "min_sum", "names", "nan", "optimal_alie", "optimal_ipm", "random_row", "reverse", "sign_flip", "zero",
+    "Attack", "alie", "corrupt_inputs", "dissensus", "drop", "inf", "ipm", "label_flip", "make", "mimic",
+    "min_max", "min_sum", "names", "nan", "optimal_alie", "optimal_ipm", "random_row", "reverse", "sign_flip", "zero",
 ]  # fmt: skip

@@ -50,8 +50,8 @@ class Attack:
         """The attackers' rows (f, d) in the dtype of the honest ones (n - f, d), which are not changed.
 
         Args:
-            own: (f, d) what the attackers would honestly send, for attacks on their own rows (a model that a
-                server publishes, likewise); None for the honest mean, as it is what an attacker's row is about.
+            own: (f, d) what the attackers would honestly send, for attacks on their own rows (or the models
+                that Byzantine servers would publish); None for the honest mean.
             step: what draws are keyed by; None counts calls.
 
         Raises:

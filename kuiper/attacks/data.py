@@ -14,7 +14,7 @@ def label_flip(labels: Tensor, classes: int) -> Tensor:
 
 def corrupt_inputs(inputs_kb: Tensor, *, scale: float = -1e12,
                    generator: np.random.Generator | None = None) -> Tensor:
-    """Inputs times `scale`, in an order of their own: labels stay where they are (AggregaThor's corrupted data).
+    """Inputs times `scale`, in an order of their own: labels stay (AggregaThor's corrupted data).
 
     Args:
         inputs_kb: (k, b, ...), b samples of each of k nodes; not changed.

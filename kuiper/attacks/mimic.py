@@ -11,7 +11,7 @@ from kuiper.errors import JobFailed
 
 def mimic(honest_hd: Tensor, count: int, *, target: int = 0, warm_up: int = 0,
           state: dict[str, Tensor] | None = None) -> Tensor:
-    """All attackers copy one honest row, so that it counts too much (Karimireddy, He & Jaggi 2022, section 3.2).
+    """All attackers copy one honest row: it counts too much (Karimireddy, He & Jaggi 2022, section 3.2).
 
     Args:
         honest_hd: (h, d), h >= 1; not changed.
@@ -30,7 +30,7 @@ def mimic(honest_hd: Tensor, count: int, *, target: int = 0, warm_up: int = 0,
     """
     if not len(honest_hd):
         raise JobFailed("mimic found no honest row in the gather",
-                        "raise the quorum or lower num_byzantine: some honest rows must be among those gathered")
+                        "raise the quorum or lower num_byzantine: some gathered rows must be honest")
     if warm_up:
         target = _searched(honest_hd, target, warm_up, {} if state is None else state)
     return honest_hd[target % len(honest_hd)].clone().expand(count, -1)
@@ -41,7 +41,9 @@ def _searched(honest_hd: Tensor, target: int, warm_up: int, state: dict[str, Ten
     if calls >= warm_up:
         return int(state["target"])
     weight = 1 / (calls + 1)
-    mean_d = (1 - weight) * state.get("mean", torch.zeros((), device=honest_hd.device)) + weight * mean(honest_hd)
+    mean_d = weight * mean(honest_hd)
+    if calls:
+        mean_d += (1 - weight) * state["mean"]
     centred_hd = honest_hd.double() - mean_d
     along_d = state["along"] if calls else centred_hd[int(centred_hd.square().sum(1).argmax())]
     pushed_d = centred_hd.T @ (centred_hd @ along_d)

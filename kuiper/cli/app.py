@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 
 import typer
 
+from kuiper.cli import (
+    account,
+    clean,
+    collect,
+    completion,
+    doctor,
+    init,
+    logs,
+    plan,
+    plot,
+    resume,
+    retry,
+    rules,
+    status,
+    stop,
+    submit,
+    trust,
+    wait,
+)
 from kuiper.cli import list as list_verb
-from kuiper.cli import collect, doctor, logs, plot, resume, rules, status, stop, submit, trust, wait
-from kuiper.cli.options import AsJson, Override, Quiet, Simulate, SpecFile, Verbose
+from kuiper.cli.options import AsJson, Override, Quiet, Servers, Simulate, SpecFile, Verbose, Workers
 from kuiper.cli.show import print_json
 from kuiper.errors import KuiperError
 
@@ -18,6 +37,7 @@ app = typer.Typer(
     help="Run one experiment description as a simulation or as a real distributed job.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_completion=False,  # `completion` prints it
     rich_markup_mode=None,
 )
 
@@ -25,6 +45,8 @@ app = typer.Typer(
 def check(
     path: SpecFile,
     override: Override = [],  # noqa: B006 - Typer copies it
+    servers: Servers = None,
+    workers: Workers = None,
     simulate: Simulate = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -33,14 +55,15 @@ def check(
     """Say everything that is wrong with a job spec; start nothing."""
     from kuiper.cli.check import check as check_spec
 
-    raise typer.Exit(check_spec(path, override, simulate, as_json))
+    raise typer.Exit(check_spec(path, override, simulate, as_json, servers, workers))
 
 
 VERBS = {
+    "init": init.init, "check": check, "plan": plan.plan, "doctor": doctor.doctor, "trust": trust.trust,
     "submit": submit.submit, "list": list_verb.list_jobs, "status": status.status, "logs": logs.logs,
-    "wait": wait.wait, "stop": stop.stop, "resume": resume.resume, "check": check, "plot": plot.plot,
-    "collect": collect.collect, "trust": trust.trust, "doctor": doctor.doctor, "rules": rules.rules,
-    "attacks": rules.attacks,
+    "wait": wait.wait, "stop": stop.stop, "collect": collect.collect, "resume": resume.resume,
+    "retry": retry.retry, "show": account.show, "plot": plot.plot, "clean": clean.clean,
+    "completion": completion.completion, "rules": rules.rules, "attacks": rules.attacks,
 }  # fmt: skip
 for name, verb in VERBS.items():
     app.command(name)(verb)
@@ -48,8 +71,13 @@ for name, verb in VERBS.items():
 
 def run() -> None:
     """Run the app; an error of ours becomes a message, a remedy and an exit code."""
+    completing = completion.VARIABLE in os.environ
+    if completing:
+        from typer.completion import completion_init
+
+        completion_init()
     try:
-        app()
+        app(prog_name=completion.PROGRAM if completing else None)
     except KuiperError as error:
         _show_error(error)
         sys.exit(error.exit_code)

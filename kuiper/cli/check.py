@@ -15,16 +15,18 @@ from kuiper.errors import KuiperError
 
 
 def check(
-    path: str | Path, overrides: Sequence[str] = (), simulate: bool = False, as_json: bool = False
+    path: str | Path, overrides: Sequence[str] = (), simulate: bool = False, as_json: bool = False,
+    servers: Path | None = None, workers: Path | None = None,
 ) -> int:
-    """Print "ok: ..." with a summary, or all problems (on stderr).
+    """Print "ok: ..." with a summary, or all problems (on stderr); notes on how it was read on stderr.
 
     Args:
         path: of conf.yml.
         overrides: "key=value" options.
         simulate: check it as a simulation.
-        as_json: one object on stdout instead: ok, problems, and when it is ok config (of the first seed) and
-            seeds (all).
+        as_json: one object on stdout instead: ok, problems, and when it is ok config (of the first seed),
+            seeds (all) and notes.
+        servers, workers: host files.
 
     Returns:
         Exit code: 0, or that of the error.
@@ -34,10 +36,11 @@ def check(
     from kuiper.config.compose import compose
 
     try:
-        specs = load(path, overrides, simulate).each()
+        spec = load(path, overrides, simulate, servers, workers)
+        specs = spec.each()
         configs = [compose(one, simulate) for one in specs]
         preflight(specs[0], configs[0])
-        check_ports(configs[0])
+        check_ports(configs[0], len(configs))
     except KuiperError as error:
         if as_json:
             print(json.dumps({"ok": False, "problems": _problems(error)}))
@@ -47,8 +50,11 @@ def check(
         return error.exit_code
     seeds = [config["conf"]["seed"] for config in configs]
     if as_json:
-        print(json.dumps({"ok": True, "problems": [], "config": configs[0], "seeds": seeds}))
+        told = {"ok": True, "problems": [], "config": configs[0], "seeds": seeds, "notes": spec.notes}
+        print(json.dumps(told))
     else:
+        for line in spec.notes:
+            print(line, file=sys.stderr)
         more = [f"  then       the same with seed {seed}" for seed in seeds[1:]]
         print("\n".join(summary(configs[0]) + more))
     return 0

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import typer
-
 from kuiper.cli.options import AsJson, JobKey, Quiet, Verbose
 
 
 def collect(job: JobKey, as_json: AsJson = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Bring training_perf, logs and metrics of a job from its hosts; checked, whole, safe to repeat."""
-    from kuiper.cli.show import print_json, short
+    from kuiper.cli.show import fail, print_json, short
     from kuiper.cluster.collect import collect as collect_job
     from kuiper.cluster.store import find
     from kuiper.errors import KuiperError, PartlyDone
@@ -34,5 +32,5 @@ def collect(job: JobKey, as_json: AsJson = False, quiet: Quiet = False, verbose:
         for one in jobs:
             print(f"  {short(one.run_dir)}")
     if failures:
-        raise PartlyDone("; ".join(failures), "collect again when that is mended: what is here stays")
-    raise typer.Exit(0)
+        remedy = "collect again when that is mended: what is here stays"
+        fail(PartlyDone("; ".join(failures), remedy), as_json)

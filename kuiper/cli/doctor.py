@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import typer
 
-from kuiper.cli.options import AsJson, Override, Quiet, SpecFile, Verbose
+from kuiper.cli.options import AsJson, Override, Quiet, Servers, SpecFile, Verbose, Workers
 
 COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red"}
 
@@ -14,6 +14,8 @@ COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red"}
 def doctor(
     path: SpecFile,
     override: Override = [],  # noqa: B006 - Typer copies it
+    servers: Servers = None,
+    workers: Workers = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -24,7 +26,7 @@ def doctor(
     from kuiper.cluster.spec import load
     from kuiper.errors import HostError
 
-    findings = examine(load(path, override))
+    findings = examine(load(path, override, servers=servers, workers=workers))
     wrong = [finding for finding in findings if finding.verdict == "wrong"]
     if as_json:
         print_json([asdict(finding) for finding in findings])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,23 +15,28 @@ if TYPE_CHECKING:
     from kuiper.cluster.logs import Line, Reader
 
 REFRESH = 0.5
+PATIENCE = 30.0
+"""Seconds that a host has to come back once the job has ended."""
 
 
 def logs(
     job: JobKey,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     rank: Annotated[int | None, typer.Option("--rank", min=0, help="Only this process; 0 is ps.")] = None,
-    grep: Annotated[str | None, typer.Option(metavar="REGEX", help="Only lines that match.")] = None,
+    grep: Annotated[str | None, typer.Option(metavar="REGEX", help="Only lines with it.")] = None,
     errors: Annotated[bool, typer.Option("--errors", help="Only errors, the earliest first.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show the logs of a job, merged by time, each line with its process (-q leaves that out)."""
-    from kuiper.cli.show import print_json
+    """Show the logs of a job, merged by time, each line with its process (-q leaves that out).
+
+    With -f a host that cannot be reached is said; its lines come when it is back, none lost or doubled.
+    """
+    from kuiper.cli.show import fail
     from kuiper.cluster.logs import merged, readers
     from kuiper.cluster.store import find, observe
-    from kuiper.errors import UsageError
+    from kuiper.errors import PartlyDone, UsageError
 
     found = find(job)
     if rank is not None and rank >= len(found[0].processes):
@@ -40,26 +46,66 @@ def logs(
     except re.error as error:
         raise UsageError(f"--grep {grep!r} is no regular expression: {error}", "escape it with \\") from error
     sources = [source for one in found for source in readers(one, rank)]
+    shown = _lines(len(found) > 1, sources, quiet, as_json)
+    troubles: dict[str, str] = {}
+    waits_until = None
+    try:
+        while True:
+            # before reading, so that nothing said at the end is lost
+            going = follow and not all(status.over for status in observe(found, detailed=True))
+            for line in merged(sources, whole=not going):
+                if pattern.search(line.text) and (line.is_error or not errors):
+                    shown(line)
+            troubles = _say_troubles(sources, troubles, follow)
+            if not going:
+                waits_until = waits_until or time.monotonic() + PATIENCE
+                if not (follow and troubles) or time.monotonic() > waits_until:
+                    break
+            time.sleep(REFRESH)
+    except KeyboardInterrupt:
+        return
+    if troubles:
+        remedy = "ask again when that is mended: its lines are missing"
+        fail(PartlyDone("; ".join(troubles.values()), remedy), as_json)
+
+
+def _lines(several: bool, sources: Sequence[Reader], quiet: bool, as_json: bool) -> Callable[[Line], None]:
+    """Prints a line, with its process as far as that is asked for."""
+    from kuiper.cli.show import print_json
 
     def named(source: Reader | Line) -> str:
-        return source.process if len(found) == 1 else f"{source.job.job_name} {source.process}"
+        return f"{source.job.job_name} {source.process}" if several else source.process
 
     width = max(map(len, map(named, sources)))
-    while True:
-        # before reading, so that nothing said at the end is lost
-        alive = follow and any(status.alive for status in observe(found, detailed=True))
-        for line in merged(sources, whole=not alive):
-            if not pattern.search(line.text) or errors and not line.is_error:
-                continue
-            if as_json:
-                content = line.record or {"msg": line.text}
-                where = {"job_name": line.job.job_name, "process": line.process}
-                print_json({"time": line.time, **content, **where}, None)
-            else:
-                print(line.shown if quiet else f"{named(line):{width}} | {line.shown}", flush=True)
-        if not alive:
-            return
-        try:
-            time.sleep(REFRESH)
-        except KeyboardInterrupt:
-            return
+
+    def show(line: Line) -> None:
+        if as_json:
+            content = line.record or {"msg": line.text}
+            where = {"job_name": line.job.job_name, "process": line.process}
+            print_json({"time": line.time, **content, **where}, None)
+        else:
+            print(line.shown if quiet else f"{named(line):{width}} | {line.shown}", flush=True)
+
+    return show
+
+
+def _say_troubles(sources: Sequence[Reader], before: dict[str, str], follow: bool) -> dict[str, str]:
+    """Note hosts that cannot be reached any more, or again, and lines that were lost.
+
+    Returns:
+        The troubles now, by host.
+    """
+    from kuiper.cli.show import note
+
+    now = {source.host: source.trouble for source in sources if source.trouble}
+    for host in now if follow else ():
+        if host not in before:
+            note(f"{now[host]}: trying again")
+    for host in before:
+        if host not in now:
+            note(f"{host} is back")
+    for source in sources:
+        if source.gaps:
+            note(f"{source.host}: lines of {source.process} were rotated away before they could be read")
+            source.gaps = 0
+    return now

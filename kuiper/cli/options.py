@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 
-def _job_names(incomplete: str) -> list[str]:
+def job_names(incomplete: str) -> list[str]:
     from kuiper.cluster.store import jobs
 
     names = {name for job in jobs() for name in (job.job_name, job.series) if name}
@@ -18,13 +18,19 @@ def _job_names(incomplete: str) -> list[str]:
 SpecFile = Annotated[Path, typer.Argument(metavar="CONF.YML", help="The job spec.")]
 JobKey = Annotated[
     str, typer.Argument(metavar="JOB", help="A name (its newest run, or one per seed) or a run id.",
-                        autocompletion=_job_names)
+                        autocompletion=job_names)
 ]
 JobKeys = Annotated[
-    list[str], typer.Argument(metavar="JOB...", help="Job names or run ids.", autocompletion=_job_names)
+    list[str], typer.Argument(metavar="JOB...", help="Job names or run ids.", autocompletion=job_names)
 ]
 Override = Annotated[
     list[str], typer.Option("--override", "-o", metavar="KEY=VALUE", help="Lay it over the spec; repeatable.")
+]
+Servers = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Hosts, one a line, in the place of ps_ip.")
+]
+Workers = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Hosts, one a line, in the place of worker_ips.")
 ]
 Simulate = Annotated[bool, typer.Option("--simulate", help="Run it in one process, on the virtual clock.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show its progress until it ends.")]

@@ -13,10 +13,11 @@ def resume(
     verbose: Verbose = False,
 ) -> None:
     """Go on with a job from the newest checkpoint that all its processes have, in the same run directory."""
-    from kuiper.cli.show import note
+    from kuiper.cli.progress import progress
     from kuiper.cli.submit import show
     from kuiper.cluster.resume import resume as resume_job
     from kuiper.cluster.store import find
 
-    resumed = resume_job(find(job), (lambda line: None) if quiet else note)
+    with progress(hidden=quiet or as_json) as say:
+        resumed = resume_job(find(job), say)
     show(resumed, follow, as_json, quiet)

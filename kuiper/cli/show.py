@@ -9,13 +9,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from kuiper.cluster.states import JobStatus
     from kuiper.cluster.store import Job
+    from kuiper.errors import KuiperError
 
 COLOURS = {"SUCCEEDED": "green", "RUNNING": "cyan", "FAILED": "red", "LOST": "red", "STOPPED": "yellow"}
 
@@ -23,6 +24,14 @@ COLOURS = {"SUCCEEDED": "green", "RUNNING": "cyan", "FAILED": "red", "LOST": "re
 def print_json(value: Any, indent: int | None = 2) -> None:
     """Print one JSON value on standard output."""
     print(json.dumps(value, indent=indent), flush=True)
+
+
+def fail(error: KuiperError, as_json: bool) -> NoReturn:
+    """End with an error; with --json, whose one value has been printed, by message and exit code alone."""
+    if not as_json:
+        raise error
+    note(f"error: {error}")
+    sys.exit(error.exit_code)
 
 
 def print_each(values: Sequence[Any], indent: int | None = 2) -> None:
@@ -40,7 +49,8 @@ def console() -> Console:
 
 def note(line: str) -> None:
     """Tell the user something beside the result."""
-    print(line, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{line}\n")  # at once: several threads may have something to tell
+    sys.stderr.flush()
 
 
 def program() -> str:
@@ -79,12 +89,16 @@ def short(path: Path) -> str:
 
 
 def age(since: float) -> str:
-    """Seconds, minutes, hours or days since a unix time."""
-    seconds = max(0.0, time.time() - since)
+    """How long ago a unix time was."""
+    return f"{span(max(0.0, time.time() - since))} ago"
+
+
+def span(seconds: float) -> str:
+    """As seconds, minutes, hours or days."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def number(value: float | None, pattern: str = "{:.4g}", unit: str = "") -> str:

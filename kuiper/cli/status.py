@@ -11,7 +11,7 @@ import typer
 from kuiper.cli.options import AsJson, JobKey, Quiet, Verbose
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
 
     from kuiper.cluster.states import JobStatus
     from kuiper.cluster.store import Job
@@ -27,51 +27,50 @@ def status(
     verbose: Verbose = False,
 ) -> None:
     """Show a job: per process its state, why, step, rate, loss and the age of its heartbeat."""
-    from kuiper.cli.show import console, print_each, status_json
+    from kuiper.cli.show import console, fail, print_each, status_json
     from kuiper.cluster.store import find, observe
+    from kuiper.errors import PartlyDone
 
     found = find(job)
     seen = observe(found, detailed=True)
-    if as_json or quiet:
+    out = console()
+    live = watch and out.is_terminal and not (as_json or quiet)
+    try:
+        if live:
+            seen = _watch(found, seen, out)
         while True:
             if as_json:
                 states = [status_json(one, status) for one, status in zip(found, seen, strict=True)]
                 print_each(states, None if watch else 2)
-            else:
-                print("\n".join(status.state.value for status in seen))
-            if not watch or _ended(seen):
-                return
+            elif quiet:
+                print("\n".join(status.state.value for status in seen), flush=True)
+            over = not watch or all(status.over for status in seen)
+            if over:
+                break
             time.sleep(REFRESH)
             seen = observe(found, detailed=True)
-    out = console()
-    if not watch or not out.is_terminal:
+    except KeyboardInterrupt:
+        return
+    if not (live or as_json or quiet):
         out.print(_views(found, seen))
-    if watch and out.is_terminal:
-        _watch(found, seen, out)
-    elif watch:
-        while not _ended(seen):
-            time.sleep(REFRESH)
-            seen = observe(found, detailed=True)
-        out.print(_views(found, seen))
+    unreached = (process for status in seen for process in status.processes if not process.reached)
+    failures = {process.host: process.reason for process in unreached}
+    if failures:
+        fail(PartlyDone("; ".join(failures.values()), "what is shown of it is what was last seen"), as_json)
 
 
-def _ended(seen: Sequence[JobStatus]) -> bool:
-    return all(status.state.final for status in seen)
-
-
-def _watch(jobs: Sequence[Job], seen: Sequence[JobStatus], console: object) -> None:
+def _watch(jobs: Sequence[Job], seen: Sequence[JobStatus], console: Console) -> Sequence[JobStatus]:
+    """A live table until all have ended; a host that cannot be reached is asked again and again."""
     from rich.live import Live
 
     from kuiper.cluster.store import observe
 
-    try:
-        with Live(_views(jobs, seen), console=console, auto_refresh=False) as live:  # type: ignore[arg-type]
-            while not _ended(seen) or any(status.alive for status in seen):
-                time.sleep(REFRESH)
-                seen = observe(jobs, detailed=True)
-                live.update(_views(jobs, seen), refresh=True)
-    except KeyboardInterrupt:
-        return
+    with Live(_views(jobs, seen), console=console, auto_refresh=False) as live:
+        while not all(status.over for status in seen):
+            time.sleep(REFRESH)
+            seen = observe(jobs, detailed=True)
+            live.update(_views(jobs, seen), refresh=True)
+    return seen
 
 
 def _views(jobs: Sequence[Job], seen: Sequence[JobStatus]) -> Group:

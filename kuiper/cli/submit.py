@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +12,15 @@ from kuiper.cli.options import (
     Follow,
     Override,
     Quiet,
+    Servers,
     Simulate,
     SpecFile,
     Verbose,
+    Workers,
 )
 
 if TYPE_CHECKING:
+    from kuiper.cluster.spec import Spec
     from kuiper.cluster.states import JobStatus
     from kuiper.cluster.store import Job
 
@@ -27,20 +30,58 @@ DETACHED = 101
 def submit(
     path: SpecFile,
     override: Override = [],  # noqa: B006 - Typer copies it
+    servers: Servers = None,
+    workers: Workers = None,
     simulate: Simulate = False,
     follow: Follow = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once it runs: the default.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Only two steps or rounds.")] = False,
+    needed: Annotated[bool, typer.Option("--needed", help="Unless the same has succeeded before.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Start a job, or one per seed, and return; it needs this terminal no more. Ctrl-C only detaches."""
+    from kuiper.cli.progress import progress
     from kuiper.cli.show import note
     from kuiper.cluster.launch import submit as submit_jobs
     from kuiper.cluster.spec import load
+    from kuiper.errors import UsageError
 
-    spec = load(path, override, simulate)
-    jobs = submit_jobs(spec, simulate or spec.mode == "simulate", (lambda line: None) if quiet else note)
+    if follow and detach:
+        raise UsageError("--follow and --detach exclude each other", "give one; --detach is the default")
+    spec = load(path, override, simulate, servers, workers)
+    for line in () if quiet else spec.notes:
+        note(line)
+    if smoke:
+        spec = spec.smoke()
+    if needed:
+        spec = _needed(spec, as_json, quiet)
+    with progress(hidden=quiet or as_json) as say:
+        jobs = submit_jobs(spec, spec.mode == "simulate", say)
     show(jobs, follow, as_json, quiet)
+
+
+def _needed(spec: Spec, as_json: bool, quiet: bool) -> Spec:
+    """What is left of a spec when what has succeeded before is taken out; exits with 0 if nothing is."""
+    from kuiper.cli.show import job_json, note, print_each, short
+    from kuiper.cluster.needed import differences, succeeded, without
+    from kuiper.cluster.store import observe
+
+    done = succeeded(spec)
+    for job in () if quiet else done.values():
+        changed = differences(spec, job)
+        other = f"; {changed} files of the code have changed since" if changed else ""
+        note(f"{job.job_name} has succeeded as {job.run_id} in {short(job.run_dir)}{other}")
+    left = without(spec, done)
+    if left is not None:
+        return left
+    jobs = list(done.values())
+    if as_json:
+        print_each([job_json(job, status) for job, status in zip(jobs, observe(jobs), strict=True)])
+    else:
+        print("\n".join(job.run_id for job in jobs) if quiet else "nothing to do")
+    raise typer.Exit(0)
 
 
 def show(jobs: Sequence[Job], follow: bool, as_json: bool, quiet: bool) -> None:
@@ -49,7 +90,7 @@ def show(jobs: Sequence[Job], follow: bool, as_json: bool, quiet: bool) -> None:
     from kuiper.cluster.store import observe
 
     detached = follow and not _follow(jobs, as_json, quiet)
-    statuses = observe(jobs, detailed=True)
+    statuses = observe(jobs, detailed=True) if follow or as_json else []
     if as_json:
         print_each([job_json(job, status) for job, status in zip(jobs, statuses, strict=True)])
     elif not follow or detached:

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from kuiper.cli.options import AsJson, Override, Quiet, SpecFile, Verbose
+from kuiper.cli.options import AsJson, Override, Quiet, Servers, SpecFile, Verbose, Workers
 
 
 def trust(
     path: SpecFile,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept without asking.")] = False,
     override: Override = [],  # noqa: B006 - Typer copies it
+    servers: Servers = None,
+    workers: Workers = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -22,12 +24,12 @@ def trust(
 
     A key that has changed is shown and refused: remove the old one by hand once you know why.
     """
-    from kuiper.cli.show import print_json
+    from kuiper.cli.show import fail, print_json
     from kuiper.cluster.spec import load
     from kuiper.cluster.trust import accept, shown_by_all
     from kuiper.errors import HostError
 
-    found, failures = shown_by_all(load(path, override))
+    found, failures = shown_by_all(load(path, override, servers=servers, workers=workers))
     if not as_json and not quiet:
         for one in found:
             print(f"{one.entry:<28} {one.fingerprint}  {TEXT[one.known]}")
@@ -44,8 +46,8 @@ def trust(
     if changed:
         failures.append(f"the key of {', '.join(changed)} is not the one on record")
     if failures or new and not accepted:
-        raise HostError("; ".join(failures) or f"{len(new)} hosts are not trusted",
-                        "see that the hosts are up and are who they should be")
+        fail(HostError("; ".join(failures) or f"{len(new)} hosts are not trusted",
+                       "see that the hosts are up and are who they should be"), as_json)
 
 
 TEXT = {"yes": "known", "no": "new", "changed": "CHANGED: another one is on record"}

@@ -2,8 +2,8 @@
 
 It travels to a host as it is and needs nobody's connection once started:
 
-    agent.py start FOLDER                    supervise what agent.json there describes; returns when it runs
-                                             or waits for its turn
+    agent.py start FOLDER...                 supervise what agent.json there describes; returns when all run
+                                             or wait for their turn
     agent.py look FOLDER...                  print what is known of those processes, as JSON
     agent.py stop RUN_ID GRACE FOLDER...     stop them and whatever else of the run is alive on this host
     agent.py renew RUN_ID FOLDER...          make them ready to be started again, once they have ended
@@ -12,13 +12,18 @@ It travels to a host as it is and needs nobody's connection once started:
 agent.json: run_id, process, argv, env, cwd, setup_commands, duration (seconds or null), grace (seconds),
 retry (restarts of a process that failed), final_codes (exit codes that make a restart pointless), secrets
 (their names), log_bytes, log_keep, after (run directories: the process is started when nothing of those runs
-is alive on this host any more, however they ended). Values of secrets, if any, are in secrets.json, which is
-deleted once read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json. It reserves room for
-exit.json and for the process's error.json, so that both can be written on a disk that has filled up.
+is alive on this host any more, however they ended), listen (of a process that others connect to: address,
+host, and ports, "first-last" or null), server (endpoint.json of the server on another host: `start` tries
+whether it can be reached, if it is there). Values of secrets, if any, are in secrets.json, which is deleted
+once read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json. It reserves room for exit.json
+and for the process's error.json, so that both can be written on a disk that has filled up.
+
+The agent binds the socket that its process listens on, and hands it over: KUIPER_LISTENER is its number. So
+the port is kept, and its address known, from endpoint.json, while the process still waits for its turn.
 
 A process is identified by (boot id, pid, start time), which survives the reuse of a pid, and what it leaves
 behind is found by the marker KUIPER_RUN in its environment, which survives a change of session.
-KUIPER_ATTEMPT there says how often the agent has started it again.
+KUIPER_ATTEMPT there says how often the agent has started it again, KUIPER_QUEUED that the run was queued.
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ import sys
 import time
 
 RUN_MARKER, PROCESS_MARKER, ATTEMPT = "KUIPER_RUN", "KUIPER_PROCESS", "KUIPER_ATTEMPT"
+LISTENER, QUEUED, BACKLOG = "KUIPER_LISTENER", "KUIPER_QUEUED", 1024
 ROOM_FOR = "exit.json", "error.json"
 STATE_FILES = "exit.json", "stop", "error.json", "proc.json", "heartbeat", "endpoint.json", "agent.lock"
 PRIVATE = "secrets.json", "agent.lock", "agent.json", "stop"
@@ -42,6 +48,7 @@ LEFTOVER_GRACE = 2.0
 RESERVED, RESERVED_BYTES = "%s.reserved", 4096
 PR_SET_CHILD_SUBREAPER = 36
 CANNOT_START = 127
+NOT_REACHED, PORTS_TAKEN, REACH_SECONDS = 4, 5, 6.0
 # $1 is the number of setup commands; each is evaluated by itself, so that an unbalanced quote in one
 # cannot swallow the next, and without our arguments as its own. Then the command, which is never parsed.
 SETUP = """
@@ -164,6 +171,24 @@ def sweep(find, grace, attend=lambda: None):
         time.sleep(0.02)
 
 
+def listen(address, ports):
+    """A socket that listens on the first of `ports` ("first-last"; None: any) that is free."""
+    import socket  # here: `look` and `stop` do without it
+
+    first, _, last = (ports or "0").partition("-")
+    for port in range(int(first), int(last or first) + 1):
+        listener = socket.socket()
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((address, port))
+            listener.listen(BACKLOG)
+            return listener
+        except OSError as error:
+            listener.close()
+            problem = error.strerror
+    raise OSError("ports %s: %s" % (ports, problem))
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -269,9 +294,11 @@ def rotate(log, limit, keep):
         for number in range(keep - 1, 0, -1):
             if os.path.exists("%s.%d" % (log, number)):
                 os.replace("%s.%d" % (log, number), "%s.%d" % (log, number + 1))
-        shutil.copyfile(log, log + ".part")
-        os.replace(log + ".part", log + ".1")
-        os.truncate(log, 0)
+        with open(log, "rb") as source, open(log + ".part", "wb", buffering=0) as copy:
+            shutil.copyfileobj(source, copy)
+            os.replace(log + ".part", log + ".1")
+            shutil.copyfileobj(source, copy)  # what came meanwhile: from here to the cut, microseconds
+            os.truncate(log, 0)
     except OSError as error:  # a full disk must not end the job
         say("cannot rotate %s: %s" % (log, error))
 
@@ -291,6 +318,7 @@ class Supervisor:
         if os.path.exists(self.path("secrets.json")):
             os.unlink(self.path("secrets.json"))
         self.started = self.began = self.beaten = self.kill_at = self.asked = self.child = None
+        self.listener = None
         self.attempts = 0
 
     def path(self, name):
@@ -319,10 +347,19 @@ class Supervisor:
                 os.unlink(RESERVED % self.path(name))
         ready()
 
+    def listen(self):
+        """Bind what the process will listen on, if it does."""
+        order = self.plan.get("listen")
+        if order:
+            self.listener = listen(order["address"], order["ports"])
+
     def queue(self, ready):
         """Wait until the runs that this one comes after have ended, or a stop is asked for."""
         after = self.plan.get("after") or ()
         if first_alive(after):
+            if self.listener:
+                port = self.listener.getsockname()[1]
+                write(self.path("endpoint.json"), {"host": self.plan["listen"]["host"], "port": port})
             ready()
         while self.asked is None and first_alive(after):
             terminated = signal.sigtimedwait([signal.SIGTERM], QUEUE_TICK)
@@ -387,10 +424,15 @@ class Supervisor:
         env.update(self.secrets)
         env.update({RUN_MARKER: plan["run_id"], PROCESS_MARKER: plan["process"]})
         env[ATTEMPT] = str(self.attempts - 1)
+        if plan.get("after"):
+            env[QUEUED] = "1"
+        handed = [self.listener.fileno()] if self.listener else []
+        if handed:
+            env[LISTENER] = str(handed[0])
         with open(self.path("log"), "ab") as log:
             return subprocess.Popen(
                 argv, env=env, cwd=plan.get("cwd") or None, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, preexec_fn=default_signals,
+                start_new_session=True, preexec_fn=default_signals, pass_fds=handed,
             )  # fmt: skip
 
     def check(self):
@@ -468,6 +510,11 @@ def supervise(folder):
     except OSError as error:  # to who starts it: a full disk has no room in the log either
         print("cannot write in %s: %s" % (folder, error.strerror), flush=True)
         return
+    try:
+        supervisor.listen()
+    except OSError as error:
+        print("cannot listen: %s" % error, flush=True)
+        return
     import ctypes  # here: `look` and `stop` do without it
 
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -488,27 +535,58 @@ def supervise(folder):
 # ---------------------------------------------------------------- commands
 
 
-def start(folder):
-    """Start a supervisor in a session of its own; exit code 0 also when there is one already."""
-    plan = read(os.path.join(folder, "agent.json"))
-    if plan is None:
-        raise OSError("%s/agent.json is missing or not JSON" % folder)
+def start(folders):
+    """Start supervisors in sessions of their own; exit code 0 also for those that are there already."""
+    plans = [read(os.path.join(folder, "agent.json")) for folder in folders]
+    for folder, plan in zip(folders, plans):
+        if plan is None:
+            raise OSError("%s/agent.json is missing or not JSON" % folder)
+    for path in {plan["server"] for plan in plans if plan.get("server")}:
+        problem = reach(read(path))
+        if problem:
+            sys.stderr.write("%s\n" % problem)
+            return NOT_REACHED
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, signal.SIGTERM])  # inherited by the supervisors
+    begun = [supervisor(folder, plan) for folder, plan in zip(folders, plans)]
+    code = 0
+    for folder, one in zip(folders, begun):
+        line = one.stdout.readline().decode().strip()
+        one.returncode = 0  # not ours to wait for
+        if not line or line.startswith("cannot"):
+            said = (os.path.basename(folder), line or first_error(folder))
+            sys.stderr.write("%s: the agent ended at once: %s\n" % said)
+            code = PORTS_TAKEN if line.startswith("cannot listen") else 1
+        else:
+            print(line)
+    return code
+
+
+def reach(server):
+    """'' once {host, port} can be connected to, or why not after some seconds."""
+    import socket  # here: `look` and `stop` do without it
+
+    deadline = time.monotonic() + REACH_SECONDS
+    while server:
+        try:
+            socket.create_connection((server["host"], server["port"]), REACH_SECONDS / 2).close()
+            break
+        except OSError as error:
+            if time.monotonic() > deadline:
+                return "cannot reach the server at %s port %d: %s" % (server["host"], server["port"], error)
+        time.sleep(0.2)
+    return ""
+
+
+def supervisor(folder, plan):
+    """The agent of one process; says a line when the process runs."""
     env = dict(os.environ)
     env[RUN_MARKER] = plan["run_id"]
     env.pop(PROCESS_MARKER, None)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, signal.SIGTERM])  # inherited by the supervisor
     with open(os.path.join(folder, "log"), "ab") as log:
-        supervisor = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-I", os.path.abspath(__file__), "supervise", folder], env=env, cwd="/",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
         )  # fmt: skip
-    line = supervisor.stdout.readline().decode().strip()
-    if not line or line.startswith("cannot"):
-        sys.stderr.write("the agent ended at once: %s\n" % (line or first_error(folder)))
-        return 1
-    print(line)
-    supervisor.returncode = 0  # not ours to wait for
-    return 0
 
 
 def look(folders):
@@ -524,6 +602,7 @@ def look(folders):
         waits = facts["agent_alive"] and facts["proc.json"] is None
         plan = read(os.path.join(folder, "agent.json")) if waits else None
         facts["after"] = first_alive((plan or {}).get("after") or ())
+        facts["endpoint"] = read(os.path.join(folder, "endpoint.json"))
         facts["stop"] = os.path.exists(os.path.join(folder, "stop"))
         facts["metrics"] = tail(os.path.join(folder, "metrics.jsonl"), 8192)
         report["folders"][folder] = facts
@@ -592,8 +671,8 @@ def digest(folders):
 
 def main(arguments):
     try:
-        if arguments[:1] == ["start"] and len(arguments) == 2:
-            return start(os.path.abspath(arguments[1]))
+        if arguments[:1] == ["start"] and len(arguments) > 1:
+            return start([os.path.abspath(folder) for folder in arguments[1:]])
         if arguments[:1] == ["supervise"] and len(arguments) == 2:
             return supervise(arguments[1]) or 0
         if arguments[:1] == ["look"]:

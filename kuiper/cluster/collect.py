@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from kuiper.cluster.files import make_folder, write_bytes
-from kuiper.cluster.host import LOCAL, connect
-from kuiper.cluster.site import AT_ONCE, Site
+from kuiper.cluster.host import AT_ONCE, LOCAL, connect
+from kuiper.cluster.site import Site
 from kuiper.cluster.store import Job
 from kuiper.errors import HostError
 
@@ -44,12 +43,15 @@ def collect(job: Job) -> list[Collected]:
 
 def _from(job: Job, site: Site) -> Collected:
     found, host = Collected(site.address.host), connect(site.address)
+    folders = [*job.folders(site), site.run_dir]
     try:
-        done = host.run([host.python, "-I", host.agent, "digest", *job.folders(site), site.run_dir], TIMEOUT)
+        done = host.run([host.python, "-I", host.agent, "digest", *folders], TIMEOUT)
         if done.code:
             raise HostError(f"{host.name}: the agent cannot read the run: {done.err.strip()[-300:]}", "")
-        for folder, files in json.loads(done.out).items():
+        for folder, files in done.answer().items():
             for name, (size, digest) in files.items():
+                if folder not in folders or Path(name).name != name:  # would lie outside the run directory
+                    raise HostError(f"{host.name}: it offers {folder}/{name}, which is not of this run", "")
                 here = job.run_dir / Path(folder).relative_to(site.run_dir) / name
                 if here.name in OWN or here.exists() and hashlib.sha256(here.read_bytes()).hexdigest() == digest:
                     continue

@@ -11,9 +11,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kuiper.errors import KuiperError
+from kuiper.errors import ConflictError, KuiperError
 
 _REMEDY = "free space there, or choose a place that this user may write to"
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Create a file.
+
+    Raises:
+        ConflictError: there is one already.
+        KuiperError: the place is full or read-only.
+    """
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+    except FileExistsError:
+        raise ConflictError(f"{path} is there already", "give another path, or remove it first") from None
+    except OSError as error:
+        raise KuiperError(f"cannot write {path}: {error.strerror or error}", _REMEDY) from error
 
 
 def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:

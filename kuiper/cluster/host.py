@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePath
-from typing import Protocol
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, Protocol
 
 from kuiper.cluster import agent
 from kuiper.cluster.files import make_folder, write_bytes
 from kuiper.errors import HostError
+
+AT_ONCE = 32
+"""Hosts that are worked on at once, and connections that are open at once."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,14 @@ class Result:
     code: int
     out: str
     err: str
+
+    def answer(self) -> Any:
+        """What an agent or a probe said: the JSON of the last line, for a shell may greet before it.
+
+        Raises:
+            ValueError: it is not JSON.
+        """
+        return json.loads((self.out.splitlines() or [""])[-1])
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,13 @@ class Host(Protocol):
     python: str
     agent: str
 
+    def reach(self) -> None:
+        """Connect, if that has not been done.
+
+        Raises:
+            HostError: it does not answer, or let us in.
+        """
+
     def run(self, argv: Sequence[str], timeout: float) -> Result:
         """Run a command, no shell in between, and wait for it.
 
@@ -84,7 +104,10 @@ class LocalHost:
     def __init__(self, name: str = "localhost") -> None:
         self.name = name
         self.python = sys.executable
-        self.agent = agent.__file__
+        self.agent = agent_place(Address(LOCAL))
+
+    def reach(self) -> None:
+        pass
 
     def run(self, argv: Sequence[str], timeout: float) -> Result:
         try:
@@ -117,6 +140,14 @@ class LocalHost:
 
 
 LOCAL = "localhost"
+
+
+def agent_place(address: Address) -> str:
+    """Where this version's agent is, or will be, on a host: runs of older versions are looked after as well."""
+    if address.host == LOCAL:
+        return agent.__file__
+    digest = hashlib.sha256(Path(agent.__file__).read_bytes()).hexdigest()[:20]
+    return str(PurePosixPath(address.base, "agents", f"{digest}.py"))
 
 
 @cache

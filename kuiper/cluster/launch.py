@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import platform
 import secrets
 import shutil
 import time
@@ -15,24 +15,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kuiper.cluster import store
-from kuiper.cluster.files import make_folder, write_bytes
+from kuiper.cluster.files import make_folder
 from kuiper.cluster.host import LOCAL, connect
 from kuiper.cluster.identity import myself
-from kuiper.cluster.paths import RunPaths, absolute, check_job_name
+from kuiper.cluster.parallel import in_parallel
+from kuiper.cluster.paths import RunPaths, check_job_name
 from kuiper.cluster.plan import Process, plan
 from kuiper.cluster.preflight import check_ports, preflight
-from kuiper.cluster.site import Ground, Site, prepare
-from kuiper.cluster.snapshot import Code
-from kuiper.cluster.start import START_TIMEOUT, all_or_none, in_parallel, names_locked, start_all
+from kuiper.cluster.progress import Say, silent
+from kuiper.cluster.site import Ground, Site, code_of, prepare
+from kuiper.cluster.snapshot import Snapshot
+from kuiper.cluster.staging import File, agent_order, process_files, put_all, run_files
+from kuiper.cluster.start import START_TIMEOUT, all_or_none, names_locked, start_all
 from kuiper.cluster.store import Job
-from kuiper.errors import ConflictError, HostError, JobFailed, KuiperError, SpecError
+from kuiper.errors import ConflictError, HostError, KuiperError, SpecError
 
 if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
 
-YEAR = 365 * 86400.0
-KEEP_MEMORY = {  # bytes; else glibc returns a step's activations, and asks for them again page by page
-    "MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+REMOVE = 'rm -rf -- "$1"; rmdir -- "${1%/*}" 2> /dev/null'
+"""A run directory, and the job's folder above it unless other runs are there."""
 
 Argv = Callable[[Process, Path], list[str]]
 """(process, run directory) -> what its agent starts."""
@@ -43,7 +45,7 @@ def process_argv(process: Process, run_dir: Path) -> list[str]:
     return [process.python, "-m", "kuiper.run", str(run_dir), str(process.rank)]
 
 
-def submit(spec: Spec, simulate: bool = False, say: Callable[[str], None] = lambda line: None) -> list[Job]:
+def submit(spec: Spec, simulate: bool = False, say: Say = silent) -> list[Job]:
     """Compose the spec's configuration and launch it, once per seed; returns when all runs or is queued.
 
     Raises:
@@ -51,20 +53,26 @@ def submit(spec: Spec, simulate: bool = False, say: Callable[[str], None] = lamb
         ConflictError: a job of that name runs, or the ports are taken.
         HostError, JobFailed: one could not be started; what had been started is stopped again.
     """
+    return launch(spec, lambda one, run_id: composed(one, simulate, run_id), say)
+
+
+def composed(spec: Spec, simulate: bool, run_id: str) -> dict[str, Any]:
+    """The configuration of one job, with what it needs of this machine looked at.
+
+    Raises:
+        SpecError: the spec is wrong.
+    """
     from kuiper.config.compose import compose  # Hydra: only those who compose pay for it
 
-    def configure(one: Spec, run_id: str) -> dict[str, Any]:
-        config = compose(one, simulate, run_id)
-        preflight(one, config)
-        return config
-
-    return launch(spec, configure, say)
+    config = compose(spec, simulate, run_id)
+    preflight(spec, config)
+    return config
 
 
 def launch(
     spec: Spec,
     configure: Callable[[Spec, str], Mapping[str, Any]],
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = silent,
     argv: Argv = process_argv,
 ) -> list[Job]:
     """`submit` with the configuration, a function of one job's spec and its run id, and the command given.
@@ -73,26 +81,95 @@ def launch(
         As `submit`.
     """
     specs = spec.each()
-    names = list(dict.fromkeys([spec.job_name, *(check_job_name(one.job_name) for one in specs)]))
-    series = spec.job_name if len(names) > 1 else ""
+    names = names_of(spec)
     values = secret_values(spec.secrets)
     configs = [configure(one, run_id) for one, run_id in zip(specs, new_run_ids(len(specs)), strict=True)]
     for name in names:
         refuse_second(name)  # before hosts are bothered; again below, where nobody can come between
-    grounds = prepare(spec, (process.host for process in plan(specs[0], configs[0])), say)
-    with _staged_or_removed() as jobs:
+    hosts = [process.host for process in plan(specs[0], configs[0])]
+    snapshot = code_of(spec, hosts)
+    grounds = prepare(spec, hosts, snapshot, say)
+    jobs = drafted(spec, configs, grounds)
+
+    def files() -> list[File]:
+        each = zip(specs, configs, jobs, strict=True)
+        return [file for one in each for file in staged(*one, grounds, snapshot, values, argv)]
+
+    bring_up(jobs, names, configs, files, say)
+    return jobs
+
+
+def bring_up(jobs: Sequence[Job], names: Sequence[str], configs: Sequence[Mapping[str, Any]],
+             files: Callable[[], list[File]], say: Say) -> None:
+    """Make the run directories of jobs, put their files there, and start them all, or leave nothing.
+
+    Args:
+        names: of the jobs and of their series, none of which may be in use.
+        files: asked for once the run directories are there.
+
+    Raises:
+        As `submit`.
+    """
+    with _staged_or_removed() as made:
         with names_locked(names):
             for name in names:
                 refuse_second(name)
-            check_ports(configs[0])
-            for one, config in zip(specs, configs, strict=True):
-                _create(one, config, grounds, series, jobs)
-        for one, config, job in zip(specs, configs, jobs, strict=True):
-            _stage(one, job, config, grounds, values, argv)
-    with all_or_none(jobs, say):
+            check_ports(configs[0], len(configs))
+            for job in jobs:
+                _create(job, made)
+        put_all(files(), say)
+    with all_or_none(list(jobs), say):
         for config, job in zip(configs, jobs, strict=True):
             start_all(job, config, say)
+
+
+def names_of(spec: Spec) -> list[str]:
+    """The name of a spec's job; with several seeds, of the series and of each job."""
+    return list(dict.fromkeys([spec.job_name, *(check_job_name(one.job_name) for one in spec.each())]))
+
+
+def drafted(spec: Spec, configs: Sequence[Mapping[str, Any]], grounds: Mapping[str, Ground]) -> list[Job]:
+    """The jobs of a spec as they will be; nothing is made of them yet."""
+    jobs: list[Job] = []
+    for one, config in zip(spec.each(), configs, strict=True):
+        run_id = config["job"]["run_id"]
+        folder = RunPaths.of(spec.log_path, one.job_name, run_id).folder
+        jobs.append(Job(
+            folder, one.job_name, run_id, config["job"]["mode"], time.time(), spec.limits.grace,
+            [store.Process(process.name, process.host) for process in plan(one, config)],
+            [Site(ground.address, ground.run_dir(folder)) for ground in grounds.values()],
+            spec.job_name if len(names_of(spec)) > 1 else "", [str(each.run_dir) for each in jobs],
+            submitter=myself(), spec_hash=spec_hash(one, config),
+        ))  # fmt: skip
     return jobs
+
+
+def staged(spec: Spec, config: Mapping[str, Any], job: Job, grounds: Mapping[str, Ground], snapshot: Snapshot,
+           values: Mapping[str, str], argv: Argv = process_argv) -> list[File]:
+    """Every file that a job is started from, on every host.
+
+    Args:
+        spec: of this job, with one seed.
+        values: of the spec's secrets.
+    """
+    orders = {}
+    for process in plan(spec, config):
+        if process.host != LOCAL:
+            process = replace(process, python=grounds[process.host].address.python)
+        words = argv(process, job.at(process).folder.parent)
+        orders[process.name] = agent_order(spec, job, config, process, grounds[process.host], words)
+    written = {job.paths.spec: spec.path.read_bytes()}
+    written |= {job.paths.host_file(name): content for name, content in spec.host_files.items()}
+    return [*run_files(job, written, config, snapshot.record, grounds),
+            *process_files(job, config, orders, values)]
+
+
+def spec_hash(spec: Spec, config: Mapping[str, Any]) -> str:
+    """Of all that says what a job computes, and where; the same for each run of it."""
+    about = {key: value for key, value in config["job"].items() if key not in ("run_id", "spec_folder")}
+    beside = str(spec.path.parent) if spec.allow else ""
+    whole = [about, config["processes"], config["conf"], spec.setup_commands, beside]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def new_run_ids(count: int) -> list[str]:
@@ -133,116 +210,33 @@ def _staged_or_removed() -> Iterator[list[Job]]:
         yield made
     except BaseException:
         for job in made:
-            for site in job.sites:
-                if site.address.host != LOCAL:
-                    with suppress(HostError):
-                        connect(site.address).run(["rm", "-rf", "--", site.run_dir], START_TIMEOUT)
+            in_parallel(_remove, (site for site in job.sites if site.address.host != LOCAL))
             shutil.rmtree(job.run_dir, ignore_errors=True)
             with suppress(OSError):
                 job.run_dir.parent.rmdir()  # unless other runs of that name are there
         raise
 
 
-def _create(spec: Spec, config: Mapping[str, Any], grounds: Mapping[str, Ground], series: str,
-            made: list[Job]) -> None:
-    """Make the run directory of a job, which comes after those that are made, and the ledger in it.
+def _remove(site: Site) -> None:
+    with suppress(HostError):
+        connect(site.address).run(["sh", "-c", REMOVE, "sh", site.run_dir], START_TIMEOUT)
+
+
+def _create(job: Job, made: list[Job]) -> None:
+    """Make the run directory of a job, and the ledger in it.
 
     Raises:
         ConflictError: there is such a directory.
         KuiperError: it cannot be made.
     """
-    run_id = config["job"]["run_id"]
-    paths = RunPaths.of(spec.log_path, spec.job_name, run_id)
-    make_folder(paths.folder.parent)
-    store.register(absolute(spec.log_path))
+    make_folder(job.run_dir.parent)
+    store.register(job.run_dir.parent.parent)
     try:
-        paths.folder.mkdir()
+        job.run_dir.mkdir()
     except FileExistsError:
-        raise ConflictError(f"the run directory {paths.folder} is there already", "submit again") from None
+        raise ConflictError(f"the run directory {job.run_dir} is there already", "submit again") from None
     except OSError as error:
-        message = f"cannot make the run directory {paths.folder}: {error.strerror}"
+        message = f"cannot make the run directory {job.run_dir}: {error.strerror}"
         raise KuiperError(message, "choose a log_path that this user may write to") from error
-    processes = [store.Process(process.name, process.host) for process in plan(spec, config)]
-    sites = [ground.site(paths.folder, spec.job_name, run_id) for ground in grounds.values()]
-    job = Job(
-        paths.folder, spec.job_name, run_id, config["job"]["mode"], time.time(), spec.limits.grace, processes,
-        sites, series, [str(each.run_dir) for each in made], submitter=myself(),
-    )  # fmt: skip
     made.append(job)
     job.save()
-
-
-def _stage(spec: Spec, job: Job, config: Mapping[str, Any], grounds: Mapping[str, Ground],
-           values: Mapping[str, str], argv: Argv) -> None:
-    """Write the run directory, and every process's folder on its host."""
-    from kuiper.config.compose import dump
-
-    paths = job.paths
-    write_bytes(paths.spec, spec.path.read_bytes())
-    write_bytes(paths.config, dump(dict(config)).encode())
-    certificates = issue_certificates(job, config, spec.limits.duration, spec.limits.grace)
-
-    def settle(site: Site) -> None:
-        code = grounds[site.address.host].code
-        there = {**config, "job": {**config["job"], "spec_folder": str(code.folder / "spec")}}
-        connect(site.address).put(dump(there).encode(), RunPaths(Path(site.run_dir)).config)
-
-    def stage(process: Process) -> None:
-        ground, host, own = grounds[process.host], job.host(process), job.at(process)
-        for name, data in certificates.get(process.name, {}).items():
-            host.put(data, own.tls / name, mode=0o600)
-        if values:
-            host.put(json.dumps(values).encode(), own.secrets, mode=0o600)
-        if process.host != LOCAL:
-            process = replace(process, python=ground.address.python)
-        words = argv(process, own.folder.parent)
-        order = _agent_order(spec, job, config, process, ground.code, words)
-        host.put(json.dumps(order, indent=2).encode(), own.agent)
-
-    in_parallel(settle, [site for site in job.sites if site.address.host != LOCAL])
-    in_parallel(stage, plan(spec, config))
-
-
-def issue_certificates(
-    job: Job, config: Mapping[str, Any], duration: float | None, grace: float
-) -> dict[str, dict[str, bytes]]:
-    """Files per process name; none for a simulation or without security.
-
-    They last as long as the job may, or a year where nobody knows: without a limit, or in a queue.
-    """
-    if config["job"]["mode"] == "simulate" or config["conf"]["security"] != "tls":
-        return {}
-    from kuiper.link.credentials import issue  # brings cryptography, which other verbs do without
-
-    lifetime = YEAR if duration is None or job.after else duration + grace + START_TIMEOUT
-    return issue(job.run_id, [process["name"] for process in config["processes"]], lifetime)
-
-
-def _agent_order(
-    spec: Spec, job: Job, config: Mapping[str, Any], process: Process, code: Code, argv: list[str]
-) -> dict[str, Any]:
-    """What agent.json says (see agent.py)."""
-    threads = str(config["conf"]["threads"])
-    env = {
-        "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads,
-        "GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1",
-        # Large tensors in huge pages: a killed process closes its sockets only once its memory is freed, and
-        # that takes 100 ms a GB in small ones.
-        "THP_MEM_ALLOC_ENABLE": "1",
-        **KEEP_MEMORY,
-        "CUDA_VISIBLE_DEVICES": process.device.removeprefix("cuda:") if process.device != "cpu" else "",
-    }  # fmt: skip
-    if platform.machine() in ("x86_64", "AMD64"):  # the same bits whatever the processor of the day
-        env["ATEN_CPU_CAPABILITY"] = os.environ.get("ATEN_CPU_CAPABILITY", "avx2")
-    if code.python_path is not None:
-        env["PYTHONPATH"] = str(code.python_path)
-        env["PYTHONSAFEPATH"] = "1"
-    return {
-        "run_id": job.run_id, "process": process.name, "after": job.after,
-        "argv": argv, "env": env, "cwd": str(code.folder),
-        "setup_commands": spec.setup_commands, "duration": spec.limits.duration, "grace": spec.limits.grace,
-        "retry": spec.on_failure["retry"] if process.rank else 0,
-        "final_codes": [SpecError.exit_code, ConflictError.exit_code, JobFailed.exit_code],
-        "secrets": spec.secrets,
-        "log_bytes": 64 << 20, "log_keep": 3,
-    }  # fmt: skip

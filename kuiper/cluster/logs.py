@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from kuiper.cluster.host import AT_ONCE
 from kuiper.cluster.store import Job, Process
-from kuiper.errors import HostError
+from kuiper.errors import HostError, Unreachable
 
 _FAILURE = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt|Lost|Failed)\b|Traceback \(most recent call")
 BUNYAN_ERROR = 50
+TAIL = 256
+"""Bytes of a log that no other one has at the same place: its lines say when they were written."""
+TRIES = 3
 _LEVELS = {10: "TRACE", 20: "DEBUG", 30: "INFO", 40: "WARN", 50: "ERROR", 60: "FATAL"}
 
 
@@ -52,42 +57,98 @@ class Line:
 
 @dataclass
 class Reader:
-    """Reads one process's log from where it was left.
+    """Reads one process's log from where it was left, even if it was rotated or out of reach meanwhile.
 
     Attributes:
-        offset: bytes of the log already read; what a caller keeps to go on after a drop.
+        offset: bytes already read of the log, or of the rotated one that was read last.
+        tail: the last bytes before `offset`: they tell that log from one that has taken its place.
+        trouble: why the log could not be read the last time, "" if it could.
+        gaps: how often lines were rotated away before they could be read.
     """
 
     job: Job
     source: Process
     offset: int = 0
+    tail: bytes = field(default=b"", repr=False)
+    trouble: str = ""
+    gaps: int = 0
     last_time: float = 0.0
     rest: bytes = field(default=b"", repr=False)
+    missed: str = ""
 
     @property
     def process(self) -> str:
         return self.source.name
 
+    @property
+    def host(self) -> str:
+        return self.source.host
+
     def read(self, whole: bool = False) -> list[Line]:
-        """The lines since the last call.
+        """The lines since the last call; none while the host cannot be reached.
 
         Args:
             whole: also an unfinished last line; for a process that has ended.
         """
-        host, path = self.job.host(self.source), self.job.at(self.source).log
         try:
-            data = host.get(path, self.offset)
-            if not data and self.offset and not host.get(path, self.offset - 1):  # the agent rotated it
-                self.offset, self.rest, data = 0, b"", host.get(path)
-        except HostError:
-            return []  # nothing started there yet
-        self.offset += len(data)
+            data = self._appended()
+            if data is None:
+                data = self._rotated()
+            self.trouble = ""
+        except Unreachable as error:
+            self.trouble = error.message
+            return []
         lines = (self.rest + data).split(b"\n")
         self.rest = lines.pop()
         if whole and self.rest:
             lines.append(self.rest)
             self.rest = b""
         return [self._line(line.decode(errors="replace")) for line in lines]
+
+    def _appended(self) -> bytes | None:
+        """What was written since to the log that was read last; None if it is not in its place any more."""
+        if not self.tail:
+            return None
+        found = self._get(0, self.offset - len(self.tail))
+        if found is None or not found.startswith(self.tail):
+            return None
+        new = found[len(self.tail) :]
+        self._left(self.offset + len(new), self.tail + new)
+        return new
+
+    def _rotated(self) -> bytes:
+        """What was written since, in logs that were rotated and in the one that took their place."""
+        for _ in range(TRIES):
+            logs = [self._get(0) or b""]  # the newest first
+            while not self._goes_on(logs[-1]) and (older := self._get(len(logs))) is not None:
+                logs.append(older)
+            if len(logs) > 1 and logs[0] and logs[1].startswith(logs[0]):
+                continue  # rotated while it was read: its lines are in both
+            begins = self.offset if self._goes_on(logs[-1]) else 0
+            self.gaps += bool(self.tail) and not begins
+            newest = next(filter(None, logs), None)
+            if newest is not None:
+                self._left(len(newest), newest)
+            return b"".join([logs[-1][begins:], *reversed(logs[:-1])])
+        return b""  # it is in the middle of it
+
+    def _goes_on(self, log: bytes) -> bool:
+        """Whether this is the log that was read last."""
+        return bool(self.tail) and log[self.offset - len(self.tail) : self.offset] == self.tail
+
+    def _left(self, offset: int, before: bytes) -> None:
+        self.offset, self.tail = offset, before[-TAIL:]
+
+    def _get(self, rotations: int, offset: int = 0) -> bytes | None:
+        """The log from `offset` on, or the one that was rotated so many times ago; None if there is none."""
+        host, log = self.job.host(self.source), self.job.at(self.source).log
+        path = log.with_name(f"{log.name}.{rotations}") if rotations else log
+        try:
+            return host.get(path, offset)
+        except Unreachable:
+            raise
+        except HostError:
+            return None
 
     def _line(self, text: str) -> Line:
         try:
@@ -110,5 +171,6 @@ def readers(job: Job, rank: int | None = None) -> list[Reader]:
 
 def merged(sources: list[Reader], whole: bool = False) -> Iterator[Line]:
     """What is new in all of them, in the order of time; lines of one process keep theirs."""
-    lines = [line for source in sources for line in source.read(whole)]
+    with ThreadPoolExecutor(min(AT_ONCE, len(sources))) as pool:
+        lines = [line for found in pool.map(lambda source: source.read(whole), sources) for line in found]
     yield from sorted(lines, key=lambda line: line.time)

@@ -80,6 +80,15 @@ class RunPaths:
     def config(self) -> Path:
         return self.folder / "config.yaml"
 
+    def host_file(self, name: str) -> Path:
+        """The file that was given for the "servers" or the "workers"."""
+        return self.folder / name
+
+    @property
+    def code(self) -> Path:
+        """What code it runs: names and digests."""
+        return self.folder / "code.json"
+
     @property
     def environment(self) -> Path:
         return self.folder / "environment.json"

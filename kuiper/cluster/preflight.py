@@ -37,8 +37,11 @@ def preflight(spec: Spec, config: Mapping[str, Any]) -> None:
         raise InvalidSpec(problems)
 
 
-def check_ports(config: Mapping[str, Any]) -> None:
+def check_ports(config: Mapping[str, Any], jobs: int = 1) -> None:
     """Whether every process of this machine that listens would find a port of its own.
+
+    Args:
+        jobs: like this one, in a queue; each keeps its ports while it waits.
 
     Raises:
         ConflictError: `ports` has too few free ones.
@@ -47,7 +50,7 @@ def check_ports(config: Mapping[str, Any]) -> None:
     if conf["ports"] is None or len(processes) == 1:
         return
     listen = processes if conf["algorithm"]["_peers_"] else processes[:1]
-    needed = sum(process["host"] in HERE for process in listen)
+    needed = jobs * sum(process["host"] in HERE for process in listen)
     first, _, last = conf["ports"].partition("-")
     free = 0
     for port in range(int(first), int(last) + 1):

@@ -1,5 +1,12 @@
-"""What a host has: one file, standard library only, run there as `python -I -c SOURCE FOLDER`; prints JSON."""
+"""What a host has: one file, standard library only, Python 3.8 or newer, run there as a whole; prints JSON.
 
+    python -c SOURCE PYTHON FOLDER DEPTH [FILE...]
+
+PYTHON is how the interpreter was found, FOLDER kuiper's place there, DEPTH `quick`, or `thorough` to import
+torch, and the files are looked for below FOLDER.
+"""
+
+import glob
 import json
 import os
 import platform
@@ -7,25 +14,53 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 SECONDS = 60
+NVIDIA = "/proc/driver/nvidia/gpus"
+THOROUGH = (
+    "import json, torch\n"
+    "gpus = [torch.cuda.mem_get_info(i) for i in range(torch.cuda.device_count())]\n"
+    "print(json.dumps({'torch': torch.__version__, 'capability': torch.backends.cpu.get_cpu_capability(),\n"
+    "                  'gpus': len(gpus), 'memory': gpus}))"
+)
 
 
-def torch_there():
+def torch_imported():
     """Version, CPU capability and GPUs, as a process of a job would see them; or why it would not."""
-    code = (
-        "import json, torch\n"
-        "gpus = [torch.cuda.mem_get_info(i) for i in range(torch.cuda.device_count())]\n"
-        "print(json.dumps({'torch': torch.__version__, 'capability': torch.backends.cpu.get_cpu_capability(),\n"
-        "                  'gpus': [[free, total] for free, total in gpus]}))"
-    )
     try:
-        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=SECONDS)
+        done = subprocess.run(
+            [sys.executable, "-c", THOROUGH], cwd="/", timeout=SECONDS,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
         if done.returncode == 0:
             return json.loads(done.stdout.decode().splitlines()[-1])
-        return {"torch": None, "why": done.stderr.decode(errors="replace").strip().splitlines()[-1:]}
+        return {"torch": None, "why": last_line(done.stderr)}
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        return {"torch": None, "why": [str(error)]}
+        return {"torch": None, "why": str(error)}
+
+
+def torch_installed():
+    """Its version by what pip left, and the number of GPUs by what the driver shows; in milliseconds."""
+    sys.path[:] = [path for path in sys.path if path]  # not what happens to lie in the home folder
+    try:
+        return {"torch": metadata.version("torch"), "gpus": gpus()}
+    except metadata.PackageNotFoundError as error:
+        return {"torch": None, "why": str(error), "gpus": gpus()}
+
+
+def gpus():
+    """How many torch would find; None where only torch can tell."""
+    if os.path.isdir(NVIDIA):
+        return len(os.listdir(NVIDIA))
+    if glob.glob("/dev/nvidia[0-9]*") or os.path.exists("/dev/kfd"):
+        return None
+    return 0
+
+
+def last_line(output):
+    lines = output.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it says nothing"
 
 
 def runs():
@@ -37,8 +72,18 @@ def runs():
                 entries = file.read().split(b"\0")
         except OSError:
             continue
-        found.update(entry.partition(b"=")[2].decode(errors="replace") for entry in entries if entry.startswith(b"KUIPER_RUN="))
+        found.update(entry.partition(b"=")[2].decode(errors="replace") for entry in entries
+                     if entry.startswith(b"KUIPER_RUN="))  # fmt: skip
     return sorted(found)
+
+
+def in_full(folder):
+    """With ~ and $HOME as here; one that is relative begins at home. Links are resolved."""
+    home = os.path.expanduser("~")
+    for word in ("~", "$HOME", "${HOME}"):
+        if folder == word or folder.startswith(word + "/"):
+            folder = home + folder[len(word):]
+    return os.path.realpath(os.path.join(home, folder))
 
 
 def room(folder):
@@ -47,15 +92,23 @@ def room(folder):
         folder = os.path.dirname(folder)
     if not os.path.isdir(folder):
         return 0, "%s is not a folder" % folder
-    wrong = "" if os.access(folder, os.W_OK | os.X_OK) else "%s cannot be written to" % folder
-    return shutil.disk_usage(folder).free, wrong
+    free = shutil.disk_usage(folder).free
+    if os.access(folder, os.W_OK | os.X_OK):
+        return free, ""
+    return free, "%s cannot be written to: it is read-only, or not this user's" % folder
 
 
 def main():
-    free, wrong = room(sys.argv[1])
+    python, folder, depth = sys.argv[1:4]
+    base = in_full(folder)
+    free, wrong = room(base)
+    thorough = depth == "thorough"
     print(json.dumps(dict(
-        torch_there(), python=platform.python_version(), machine=platform.machine(), cores=os.cpu_count(),
-        free=free, place=wrong, runs=runs(), time=time.time())))  # fmt: skip
+        torch_imported() if thorough else torch_installed(),
+        path=os.path.abspath(python), python=platform.python_version(), base=base, free=free, place=wrong,
+        there=[name for name in sys.argv[4:] if os.path.exists(os.path.join(base, name))],
+        machine=platform.machine(), cores=os.cpu_count(), runs=runs() if thorough else [], time=time.time(),
+    )))  # fmt: skip
 
 
 if __name__ == "__main__":

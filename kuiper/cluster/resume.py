@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,9 +12,12 @@ import yaml
 from kuiper.cluster import store
 from kuiper.cluster.host import connect
 from kuiper.cluster.identity import myself
-from kuiper.cluster.launch import issue_certificates, refuse_second, secret_values
+from kuiper.cluster.launch import refuse_second, secret_values
+from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.preflight import REMEDY, check_ports, unusable
-from kuiper.cluster.start import START_TIMEOUT, all_or_none, in_parallel, names_locked, start_all
+from kuiper.cluster.progress import Say, silent
+from kuiper.cluster.staging import process_files, put_all
+from kuiper.cluster.start import START_TIMEOUT, all_or_none, names_locked, start_all
 from kuiper.cluster.states import State
 from kuiper.cluster.store import Job
 from kuiper.errors import ConflictError, JobFailed, SpecError, UsageError
@@ -22,7 +26,7 @@ RESUME = "resume"
 """The last word of the data plane's command (see kuiper.run)."""
 
 
-def resume(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) -> list[Job]:
+def resume(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
     """Start again what has not succeeded of a job, or of the jobs of one submit, one after the other.
 
     Their processes go on from the newest checkpoint that all processes of a job have.
@@ -37,8 +41,8 @@ def resume(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) 
         HostError, JobFailed: one could not be started, or its disk is full or read-only; what had been
             started is stopped again.
     """
-    configs = {job.run_id: _config(job) for job in jobs}
-    orders = {job.run_id: {process.name: _order(job, process) for process in job.processes} for job in jobs}
+    configs = {job.run_id: _resumable(job) for job in jobs}
+    orders = {job.run_id: orders_of(job) for job in jobs}
     secrets = secret_values(orders[jobs[0].run_id][jobs[0].processes[0].name]["secrets"])
     names = {jobs[0].series} if len(jobs) > 1 else {job.job_name for job in jobs}
     taken: list[Job] = []
@@ -52,7 +56,7 @@ def resume(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) 
                 done = ", ".join(f"{job.job_name} {job.run_id}" for job in jobs)
                 raise UsageError(f"there is nothing to resume: {done} has succeeded",
                                  "submit it again for another run")
-            check_ports(configs[unfinished[0].run_id])
+            check_ports(configs[unfinished[0].run_id], len(unfinished))
             for job in unfinished:
                 if wrong := unusable(job.run_dir, len(job.processes)):
                     raise JobFailed(f"{job.job_name} {job.run_id} cannot go on: {wrong}", REMEDY)
@@ -62,47 +66,59 @@ def resume(jobs: Sequence[Job], say: Callable[[str], None] = lambda line: None) 
                 job.save()
                 taken.append(job)
         for job in taken:
-            _stage(job, configs[job.run_id], orders[job.run_id], secrets)
+            for order in orders[job.run_id].values():
+                order["argv"] = [*(word for word in order["argv"] if word != RESUME), RESUME]
+            put_all(process_files(job, configs[job.run_id], orders[job.run_id], secrets), say)
         for job in taken:
             start_all(job, configs[job.run_id], say)
     return taken
 
 
-def _config(job: Job) -> dict[str, Any]:
+def _resumable(job: Job) -> dict[str, Any]:
     """What config.yaml says, if one can go on with it."""
-    try:
-        config: dict[str, Any] = yaml.safe_load(job.paths.config.read_bytes())
-    except (OSError, yaml.YAMLError) as error:
-        raise SpecError(f"cannot read {job.paths.config}: {error}", "submit the job again") from error
+    config = config_of(job)
     if config["conf"].get("checkpoint_interval") is None:
         raise SpecError(f"{job.job_name} {job.run_id} keeps no checkpoints: its checkpoint_interval is empty",
                         "submit it again, with checkpoint_interval in job_conf")
     return config
 
 
-def _stage(
-    job: Job, config: dict[str, Any], orders: dict[str, dict[str, Any]], secrets: dict[str, str]
-) -> None:
-    """Write anew what every process's folder needs: certificates, secrets, and the order to resume."""
-    first = orders[job.processes[0].name]
-    certificates = issue_certificates(job, config, first["duration"], first["grace"])
+def config_of(job: Job) -> dict[str, Any]:
+    """What config.yaml says.
 
-    def stage(process: store.Process) -> None:
-        host, own, order = job.host(process), job.at(process), orders[process.name]
-        for name, data in certificates.get(process.name, {}).items():
-            host.put(data, own.tls / name, mode=0o600)
-        if secrets:
-            host.put(json.dumps(secrets).encode(), own.secrets, mode=0o600)
-        order["argv"] = [*(word for word in order["argv"] if word != RESUME), RESUME]
-        host.put(json.dumps(order, indent=2).encode(), own.agent)
-
-    in_parallel(stage, job.processes)
+    Raises:
+        SpecError: it is gone or damaged.
+    """
+    try:
+        config: dict[str, Any] = yaml.safe_load(kept(job.paths.config))
+    except yaml.YAMLError as error:
+        raise SpecError(f"{job.paths.config} is not YAML: {error}", "submit the job again") from error
+    return config
 
 
-def _order(job: Job, process: store.Process) -> dict[str, Any]:
-    """What agent.json says."""
-    order: dict[str, Any] = json.loads(job.host(process).get(job.at(process).agent))
-    return order
+def kept(path: Path) -> bytes:
+    """What a file of an earlier run holds.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SpecError(f"cannot read {path}: {error.strerror}", "submit the job again") from error
+
+
+def orders_of(job: Job) -> dict[str, dict[str, Any]]:
+    """What agent.json says, by the process's name.
+
+    Raises:
+        HostError: a host cannot be reached, or has it no more.
+    """
+    def read(process: store.Process) -> dict[str, Any]:
+        order: dict[str, Any] = json.loads(job.host(process).get(job.at(process).agent))
+        return order
+
+    return dict(zip((one.name for one in job.processes), in_parallel(read, job.processes), strict=True))
 
 
 def _renew(job: Job) -> None:

@@ -1,23 +1,22 @@
-"""Where a job lives on each of its hosts: reached, with its interpreter and its code, before anything is made."""
+"""Where a job lives on each of its hosts: reached, fit, and with its code, before anything of it is made."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from kuiper.cluster.host import LOCAL, Address, Host, connect
+from kuiper.cluster.fitness import Finding, of_all, of_one
+from kuiper.cluster.host import LOCAL, Address, connect
+from kuiper.cluster.parallel import in_parallel, together
+from kuiper.cluster.progress import Say, silent
 from kuiper.cluster.snapshot import Code, Snapshot, local_code, pack
+from kuiper.cluster.survey import Facts, survey
 from kuiper.errors import HostError
 
 if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
-
-AT_ONCE = 32
-TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
@@ -45,70 +44,76 @@ class Ground:
     code: Code
     runs: PurePosixPath | None = None
 
-    def site(self, run_dir: Path, job_name: str, run_id: str) -> Site:
-        """The place of one job, whose run directory on the submitter is `run_dir`."""
-        return Site(self.address, str(self.runs / job_name / run_id if self.runs else run_dir))
+    @classmethod
+    def at(cls, address: Address, digest: str) -> Ground:
+        """Where everything is on a host, for code of that digest."""
+        if address.host == LOCAL:
+            return cls(Address(LOCAL), local_code())
+        base = PurePosixPath(address.base)
+        code = base / "code" / digest
+        return cls(address, Code(code, code), base / "runs")
+
+    def run_dir(self, run_dir: Path) -> str:
+        """Where this host has the job whose run directory on the submitter is `run_dir`."""
+        return str(self.runs / run_dir.parent.name / run_dir.name if self.runs else run_dir)
 
 
-def prepare(spec: Spec, hosts: Iterable[str], say: Callable[[str], None]) -> dict[str, Ground]:
+def code_of(spec: Spec, hosts: Iterable[str]) -> Snapshot:
+    """What jobs of a spec run on these hosts."""
+    return pack(spec.path.parent if spec.allow else None, to_send=any(name != LOCAL for name in hosts))
+
+
+def prepare(spec: Spec, hosts: Iterable[str], snapshot: Snapshot, say: Say) -> dict[str, Ground]:
     """Reach every host, at most 32 at once, and bring the code there unless it is there already.
 
     Raises:
-        HostError: some cannot be reached, or have no fit interpreter or no room; names each of them.
+        HostError: some cannot be reached, or are not fit for the spec; names each of them.
     """
     names = list(dict.fromkeys(hosts))
-    snapshot = pack(spec.path.parent if spec.allow else None) if any(name != LOCAL for name in names) else None
+    on_gpus = spec.mode == "cluster" and any(entry.gpus for entry in spec.worker_ips)
+    if names == [LOCAL] and not on_gpus:  # it is this interpreter that will run it
+        return {LOCAL: Ground.at(Address(LOCAL), snapshot.digest)}
 
-    def ready(name: str) -> Ground | HostError:
-        if snapshot is None or name == LOCAL:
-            return Ground(Address(LOCAL), local_code())
-        try:
-            return _prepared(spec, name, snapshot, say)
-        except HostError as error:
-            return error
+    def ready(name: str) -> tuple[Facts, Ground]:
+        facts, ground = look_at(spec, name, snapshot, say)
+        if name != LOCAL:
+            if not facts["there"]:
+                snapshot.install(connect(ground.address), ground.code.folder)
+            say("code is there" if facts["there"] else f"code sent, {len(snapshot.archive) >> 10} kB", name)
+        return facts, ground
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        grounds = dict(zip(names, pool.map(ready, names), strict=True))
-    problems = [each for each in grounds.values() if isinstance(each, HostError)]
-    if problems:
-        raise HostError("\n".join(each.message for each in problems), problems[0].remedy)
-    return {name: each for name, each in grounds.items() if isinstance(each, Ground)}
+    found = dict(zip(names, in_parallel(ready, names), strict=True))
+    refuse_wrong(of_all({name: facts for name, (facts, _) in found.items()}))
+    return {name: ground for name, (_, ground) in found.items()}
 
 
-def _prepared(spec: Spec, name: str, snapshot: Snapshot, say: Callable[[str], None]) -> Ground:
+def assumed(spec: Spec, name: str) -> Address:
+    """What will be found out of a host's address, as far as it is known without asking it."""
+    if name == LOCAL:
+        return Address(LOCAL)
+    known = spec.exp_path.startswith(("/", "~", "$HOME", "${HOME}"))
+    return spec.address(name, base=spec.exp_path if known else f"~/{spec.exp_path}")
+
+
+def look_at(spec: Spec, name: str, snapshot: Snapshot, say: Say = silent) -> tuple[Facts, Ground]:
+    """What a host has, and where on it everything will be; changes nothing there.
+
+    Raises:
+        HostError: it cannot be reached, or is not fit for the spec.
+    """
     host = connect(spec.address(name))
-    python = interpreter(host)
-    base = PurePosixPath(_ask(host, ["readlink", "-m", "--", expanded(host, spec.exp_path)]))
-    code = base / "code" / snapshot.digest
-    address = spec.address(name, python=python, base=str(base))
-    sent = snapshot.install(connect(address), code)
-    say(f"{name}: code {'sent' if sent else 'is there'}, {python}")
-    return Ground(address, Code(code, code), base / "runs")
+    host.reach()
+    say("reached", name)
+    folder = str(Path(spec.log_path).absolute()) if name == LOCAL else spec.exp_path
+    facts = survey(host, folder, file=str(snapshot.entry))
+    say(f"python {facts['python']}, torch {facts['torch']}", name)
+    refuse_wrong(of_one(spec, name, facts))
+    found = {"python": facts["path"], "base": facts["base"]}
+    return facts, Ground.at(Address(LOCAL) if name == LOCAL else spec.address(name, **found), snapshot.digest)
 
 
-def interpreter(host: Host) -> str:
-    """An absolute path: the spec's, else the submitter's own where it exists there, else python3."""
-    if host.run(["test", "-x", host.python], TIMEOUT).code == 0:
-        return host.python
-    if host.python != sys.executable:
-        raise HostError(f"{host.name}: there is no interpreter {host.python}", "correct `python` of that host")
-    found = host.run(["sh", "-c", "command -v python3"], TIMEOUT).out.strip()
-    if not found:
-        raise HostError(f"{host.name}: there is no python3", "say which: {host: ..., python: /path/to/python}")
-    return found
-
-
-def expanded(host: Host, path: str) -> str:
-    """`path` with ~ and $HOME as on that host; one that is relative begins there too."""
-    home = _ask(host, ["printenv", "HOME"])
-    for word in ("~", "$HOME", "${HOME}"):
-        if path == word or path.startswith(word + "/"):
-            path = home + path[len(word):]
-    return path if path.startswith("/") else f"{home}/{path}"
-
-
-def _ask(host: Host, argv: list[str]) -> str:
-    done = host.run(argv, TIMEOUT)
-    if done.code:
-        raise HostError(f"{host.name}: {argv[0]} failed: {done.err.strip()}", "log in by hand and try it")
-    return done.out.strip()
+def refuse_wrong(findings: Iterable[Finding]) -> None:
+    """Raises HostError with those that would make a run fail."""
+    wrong = [each for each in findings if each.verdict == "wrong"]
+    if wrong:
+        raise together([HostError(f"{each.host}: {each.detail}", each.remedy) for each in wrong])

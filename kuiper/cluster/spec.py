@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kuiper.cluster import hostfile
 from kuiper.cluster.host import LOCAL, Address
 from kuiper.cluster.plan import Process, place
-from kuiper.config import schema, source
+from kuiper.config import kuiper_conf, kuiper_keys, schema, source
+from kuiper.config.bounds import LENGTHS
 from kuiper.config.schema import InvalidSpec, Key, Problem
 from kuiper.config.source import Document, Place
 from kuiper.errors import UsageError
@@ -48,7 +50,10 @@ class Limits:
 class Spec:
     """A job as it was asked for, or one for each of several seeds.
 
-    `job_conf` is a mapping whose keys may be dotted; later ones win. Its seed may be a list.
+    Attributes:
+        job_conf: a mapping whose keys may be dotted; later ones win. Its seed may be a list.
+        notes: what the user should know of how the file was read, a line each.
+        host_files: contents of the files that were given for "servers" and "workers".
     """
 
     path: Path
@@ -66,6 +71,8 @@ class Spec:
     mode: str = "cluster"
     job_conf: dict[str, Any] = field(default_factory=dict)
     document: Document = field(default_factory=lambda: Document("", {}), repr=False, compare=False)
+    notes: list[str] = field(default_factory=list, compare=False)
+    host_files: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def where(self, *path: str | int) -> str:
         """The place of a key, "conf.yml:12", or of what encloses it."""
@@ -82,13 +89,21 @@ class Spec:
             for name, seed in zip(names, seeds, strict=True)
         ]
 
+    def smoke(self) -> Spec:
+        """With a length of two steps or rounds instead of its own."""
+        conf = {key: value for key, value in self.job_conf.items() if key not in LENGTHS}
+        lengths = [key for key in LENGTHS if self.job_conf.get(key) is not None]
+        if len(lengths) == 1:  # if not, composing says what is wrong
+            conf["rounds" if lengths == ["rounds"] else "steps"] = 2
+        return replace(self, job_conf=conf)
+
     def address(self, host: str, **known: str) -> Address:
         """How a host of this spec is reached; `known` is what was found out about it."""
         entries = [entry for entry in (*self.ps_ip, *self.worker_ips) if entry.host == host]
         said = {name: value for name in ("port", "python")
                 for value in [next((getattr(entry, name) for entry in entries if getattr(entry, name)), None)] if value}
         key = self.auth.get("ssh_private_key")
-        login = {"user": self.auth.get("ssh_user"), "key": os.path.expanduser(key) if key else None}
+        login = {"user": self.auth.get("ssh_user") or None, "key": here(key) if key else None}
         return Address(host, **{**login, **said, **known})
 
     def processes(self, num_workers: int, simulate: bool) -> list[Process]:
@@ -96,8 +111,14 @@ class Spec:
         return place(self, num_workers, simulate)
 
 
-def load(path: str | Path, overrides: Sequence[str] = (), simulate: bool = False) -> Spec:
-    """Read conf.yml and lay `key=value` options over it.
+def here(path: str) -> str:
+    """`path` with the `~` or `$HOME` that it begins with as on this machine."""
+    return os.path.expanduser(kuiper_conf.HOME.sub("~", path))
+
+
+def load(path: str | Path, overrides: Sequence[str] = (), simulate: bool = False,
+         servers: Path | None = None, workers: Path | None = None) -> Spec:
+    """Read conf.yml, be it Kuiper's own or ours, and lay `key=value` options over it.
 
     An option whose key begins with a top-level key goes there, any other into job_conf.
 
@@ -105,6 +126,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), simulate: bool = False
         path: of conf.yml.
         overrides: "key=value", the value in YAML.
         simulate: the job will run in one process whatever `mode` says; hosts may be missing.
+        servers, workers: host files (see hostfile.py) in the place of ps_ip and worker_ips.
 
     Raises:
         InvalidSpec: with all that is wrong, job_conf included.
@@ -116,6 +138,10 @@ def load(path: str | Path, overrides: Sequence[str] = (), simulate: bool = False
         raise InvalidSpec([Problem(document.where(), "", "does not hold a mapping", remedy)])
     reader = _Reader(document)
     reader.flatten_job_conf()
+    if kuiper_conf.is_kuipers(document.data.get("job_conf")):
+        reader.notes, reader.unsettled = kuiper_conf.translate(document, Path(path).parent)
+    reader.host_file("servers", "ps_ip", servers)
+    reader.host_file("workers", "worker_ips", workers)
     for option in overrides:
         reader.override(option)
     spec = reader.spec(Path(path), simulate)
@@ -124,7 +150,9 @@ def load(path: str | Path, overrides: Sequence[str] = (), simulate: bool = False
             compose,  # Hydra's import is paid for only by those who compose
         )
 
-        raise InvalidSpec(reader.problems + compose.problems(spec.each()[0], simulate))
+        more = compose.problems(spec.each()[0], simulate)
+        unsettled = {f"job_conf.{group}" for group in reader.unsettled}
+        raise InvalidSpec(reader.problems + [problem for problem in more if problem.key not in unsettled])
     return spec
 
 
@@ -132,6 +160,9 @@ class _Reader:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.problems = document.problems
+        self.notes: list[str] = []
+        self.unsettled: set[str] = set()
+        self.host_files: dict[str, bytes] = {}
 
     def problem(self, path: Sequence[str | int], message: str, remedy: str) -> None:
         key = ".".join(str(part) for part in path)
@@ -158,6 +189,21 @@ class _Reader:
                 moved = {new + at[3:]: line for at, line in self.document.places.items() if at[:3] == old}
                 self.document.places.update(moved)
         self.document.data["job_conf"] = flat
+
+    def host_file(self, name: str, key: str, path: Path | None) -> None:
+        """Put the hosts of a file in the place of a key."""
+        if path is None:
+            return
+        try:
+            entries, self.host_files[name] = hostfile.read(path)
+        except InvalidSpec as error:
+            self.problems += error.problems
+            return
+        self.document.data[key] = [entry for entry, _ in entries]
+        places = self.document.places
+        for at in [at for at in places if at[:1] == (key,)]:
+            del places[at]
+        places.update({(key,): str(path)} | {(key, index): where for index, (_, where) in enumerate(entries)})
 
     def override(self, option: str) -> None:
         name, equals, text = option.partition("=")
@@ -210,7 +256,9 @@ class _Reader:
         for name in data:
             if name not in keys:
                 remedy = schema.nearest(name, keys)
-                if path == () and name.split(".")[0] in (*schema.VALUES, *schema.GROUPS):
+                if path == () and name in kuiper_keys.TOP:
+                    remedy = kuiper_keys.TOP[name]
+                elif path == () and name.split(".")[0] in (*schema.VALUES, *schema.GROUPS):
                     remedy = f"move it into job_conf, indented below it: `{name}: ...`"
                 self.problem((*path, name), "is not a key that kuiper knows", remedy)
         return result
@@ -234,7 +282,7 @@ class _Reader:
             ps_ip=[server for server in servers if server],
             worker_ips=[worker for worker in workers if worker],
             exp_path=top["exp_path"],
-            log_path=os.path.expanduser(top["log_path"]),
+            log_path=here(top["log_path"]),
             auth={name: value for name, value in auth.items() if value is not None},
             setup_commands=top["setup_commands"],
             secrets=top["secrets"],
@@ -244,6 +292,8 @@ class _Reader:
             mode="simulate" if simulate else "cluster",
             job_conf=top["job_conf"] or {},
             document=self.document,
+            notes=self.notes,
+            host_files=self.host_files,
         )
         if not simulate:
             self.hosts(spec)
@@ -287,9 +337,6 @@ class _Reader:
                     each = " and ".join(sorted(map(str, said)))
                     self.problem(("worker_ips",), f"gives the host {host} two values of {name}: {each}",
                                  "write it once, or alike")
-        if len(spec.each()) > 1 and any(entry.host != LOCAL for entry in entries):
-            self.problem(("job_conf", "seed"), "lists several seeds, which only localhost can run in turn in this version",
-                         "submit them one by one: -o seed=1, -o seed=2, ..., each with its own job_name")
         if spec.ps_ip and spec.ps_ip[0].host == LOCAL and any(entry.host != LOCAL for entry in entries):
             self.problem(("ps_ip",), "is localhost, where workers on other hosts cannot reach it",
                          "give the address of this machine that they see, or put the server on another host")

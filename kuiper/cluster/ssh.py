@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
+import random
 import secrets
 import shlex
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -20,23 +21,39 @@ from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut
 
 from kuiper.cluster import agent
-from kuiper.cluster.host import Address, Result
+from kuiper.cluster.host import AT_ONCE, Address, Result, agent_place
 from kuiper.cluster.paths import known_hosts
-from kuiper.errors import HostError
+from kuiper.cluster.slots import Slots
+from kuiper.errors import HostError, Unreachable
 
 if TYPE_CHECKING:
     from paramiko.sftp_client import SFTPClient
 
 CONNECT_TIMEOUT = 10.0
-TRIES = 3
+TRIES, PAUSE = 3, 1.0
+"""A busy sshd drops some of those who knock at once (MaxStartups): they come back one by one, after up to PAUSE
+seconds, and then up to twice that."""
 KEEPALIVE = 15
+SILENCE = 20.0
+"""Seconds without a word from a host, or from its kernel, after which a connection to it counts as lost."""
 SESSIONS = 5
 """At once over one connection. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
+OPEN = Slots(AT_ONCE)
+WRITE = 'mkdir -p -- "$1" && head -c "$2" /dev/zero > "$3"; rm -f -- "$3"'
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says is raised as well
+
+
+class Refused(HostError):
+    """A host did not read or write a file."""
 
 
 class Reopening(Connection):
     """A connection that was lost since its last use is opened again, once, before anything is asked of it."""
+
+    def open(self) -> None:
+        super().open()
+        self.transport.set_keepalive(KEEPALIVE)
+        watch(self.transport.sock)
 
     def create_session(self) -> paramiko.Channel:
         return self.again(super().create_session)
@@ -54,9 +71,35 @@ class Reopening(Connection):
             self.open()
             return begin()
 
+    @contextlib.contextmanager
+    def answering(self, seconds: float) -> Iterator[None]:
+        """Paramiko waits without end for some answers: the connection is closed if the block takes longer.
+
+        Raises:
+            Unreachable: it did.
+        """
+        overdue = threading.Event()
+
+        def end() -> None:
+            overdue.set()
+            self.close()
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if not overdue.is_set():
+                raise
+            message = f"{self.original_host}: it did not answer within {seconds:g} s"
+            raise Unreachable(message, "is it overloaded?") from error
+        finally:
+            timer.cancel()
+
 
 class SshHost:
-    """See `Host`. The connection is opened by the first use, and again when it was lost.
+    """See `Host`. All who log in alike share a connection (see `Login`).
 
     Args:
         address: where it is and who logs in; ~/.ssh/config has its say as for ssh itself.
@@ -66,28 +109,33 @@ class SshHost:
         self.name = address.host
         self.python = address.python
         self._address = address
-        self._lock = threading.Lock()
-        self._sessions = threading.Semaphore(SESSIONS)
-        self._connection: Reopening | None = None
+        self._login = Login.of(address.host, address.user, address.port, address.key)
 
     @cached_property
     def agent(self) -> str:
-        """This version's agent, brought there when it is not: runs of older versions are looked after as well."""
-        source = Path(agent.__file__).read_bytes()
-        path = PurePosixPath(self._address.base, "agents", f"{hashlib.sha256(source).hexdigest()[:20]}.py")
+        """Brought there when it is not."""
+        path = PurePosixPath(agent_place(self._address))
         if not self.exists(path):
-            self.put(source, path)
+            self.put(Path(agent.__file__), path)
         return str(path)
+
+    def reach(self) -> None:
+        with self._login.session():
+            pass
 
     def run(self, argv: Sequence[str], timeout: float) -> Result:
         # `timeout` on the host: when ours is over, a remote process would live on
         words = ["timeout", "-k", "5", f"{timeout:g}", *argv]
-        with self._session() as connection:
+        patience = timeout + CONNECT_TIMEOUT
+        with self._login.session() as connection:
             try:
-                done = connection.run(shlex.join(words), hide=True, warn=True, in_stream=False, pty=False,
-                                      timeout=timeout + CONNECT_TIMEOUT, encoding="utf-8")
+                with connection.answering(patience + CONNECT_TIMEOUT):
+                    done = connection.run(shlex.join(words), hide=True, warn=True, in_stream=False, pty=False,
+                                          timeout=patience, encoding="utf-8")
             except CommandTimedOut:
                 raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again") from None
+        if done.exited == -1:
+            raise Unreachable(f"{self.name}: the connection was lost while {argv[0]} ran", "try again")
         if done.exited == 124:
             raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again")
         if done.exited == 127:
@@ -96,18 +144,28 @@ class SshHost:
 
     def put(self, data: bytes | Path, path: PurePosixPath, mode: int = 0o644) -> None:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        with self._files(f"cannot write {path}") as sftp:
-            make_folders(sftp, path.parent)
-            with contextlib.closing(sftp.open(str(temporary), "wx")) as file:
-                file.chmod(mode)  # before there is anything to read
-                file.set_pipelined(True)
-                if isinstance(data, bytes):
-                    file.write(data)
-                else:
-                    with open(data, "rb") as source:
-                        while chunk := source.read(1 << 20):
-                            file.write(chunk)
-            sftp.posix_rename(str(temporary), str(path))
+        data = data.read_bytes() if isinstance(data, Path) else data
+        try:
+            with self._files(f"cannot write {path}") as sftp:
+                make_folders(sftp, path.parent)
+                try:
+                    with contextlib.closing(sftp.open(str(temporary), "wx")) as file:
+                        file.chmod(mode)  # before there is anything to read
+                        file.set_pipelined(True)
+                        file.write(data[:-1])
+                        file.set_pipelined(False)  # only then it looks at what became of the writes
+                        file.write(data[-1:])
+                    sftp.posix_rename(str(temporary), str(path))
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        sftp.remove(str(temporary))
+                    raise
+        except Refused as error:  # SFTP says no more than "Failure"; the same by a command says why
+            words = ["sh", "-c", WRITE, "sh", str(path.parent), str(len(data)), str(temporary)]
+            said = self.run(words, CONNECT_TIMEOUT).err.strip()
+            if not said:
+                raise
+            raise Refused(f"{self.name}: cannot write {path}: {said}", error.remedy) from error
 
     def get(self, path: PurePosixPath, offset: int = 0) -> bytes:
         with self._files(f"cannot read {path}") as sftp, contextlib.closing(sftp.open(str(path), "rb")) as file:
@@ -127,46 +185,79 @@ class SshHost:
                 return False
         return True
 
+    @contextlib.contextmanager
+    def _files(self, failure: str) -> Iterator[SFTPClient]:
+        with self._login.session() as connection:
+            with connection.answering(2 * CONNECT_TIMEOUT):
+                sftp = connection.open_sftp()
+            sftp.get_channel().settimeout(SILENCE)
+            try:
+                yield sftp
+            except OSError as error:
+                if isinstance(error, (ConnectionError, TimeoutError)) or not connection.is_connected:
+                    raise
+                said = error.strerror or str(error)
+                remedy = "check the place, its space and who may write there"
+                raise Refused(f"{self.name}: {failure}: {said}", remedy) from error
+            finally:
+                sftp.close()
+
+
+class Login:
+    """The connection to a host, opened by the first use, and again when it was lost or closed.
+
+    Args:
+        host, user, port, key: as in `Address`.
+    """
+
+    def __init__(self, host: str, user: str | None, port: int | None, key: str | None) -> None:
+        self.name, self._user, self._port, self._key = host, user, port, key
+        self._lock = threading.Lock()
+        self._sessions = threading.Semaphore(SESSIONS)
+        self._connection: Reopening | None = None
+        self._refused: tuple[float, HostError] | None = None
+        """When the last attempt to connect failed, and why."""
+
+    @classmethod
+    @cache
+    def of(cls, host: str, user: str | None, port: int | None, key: str | None) -> Login:
+        """One object for all who log in alike."""
+        return cls(host, user, port, key)
+
     def close(self) -> None:
         """End the connection, if there is one."""
         with self._lock:
             if self._connection is not None:
+                sock = self._connection.transport.sock
+                if isinstance(sock, socket.socket):  # at once: paramiko's thread may be reading from it
+                    with contextlib.suppress(OSError):
+                        sock.shutdown(socket.SHUT_RDWR)
                 self._connection.close()
                 self._connection = None
 
     @contextlib.contextmanager
-    def _session(self) -> Iterator[Reopening]:
+    def session(self) -> Iterator[Reopening]:
         """A turn on the connection; what ssh itself has to complain about becomes a HostError."""
-        with self._sessions:
+        with self._sessions, OPEN.use(self):
             connection = self._connected()
             try:
                 yield connection
             except paramiko.ssh_exception.NoValidConnectionsError as error:  # it was lost, and cannot be opened again
                 raise self._explained(error)[0] from error
-            except (paramiko.SSHException, EOFError, ConnectionError, socket.timeout) as error:
-                raise HostError(f"{self.name}: the connection was lost: {error or type(error).__name__}",
-                                "try again: what was started there goes on without it") from error
-
-    @contextlib.contextmanager
-    def _files(self, failure: str) -> Iterator[SFTPClient]:
-        with self._session() as connection:
-            sftp = connection.open_sftp()
-            try:
-                yield sftp
-            except OSError as error:
-                if isinstance(error, (ConnectionError, socket.timeout)):
-                    raise
-                said = error.strerror or str(error)
-                raise HostError(f"{self.name}: {failure}: {said}", "check the place, its space and who may "
-                                                                   "write there") from error
-            finally:
-                sftp.close()
+            except (paramiko.SSHException, EOFError, OSError) as error:
+                if not isinstance(error, paramiko.ChannelException):  # a session less, but others go on over it
+                    connection.close()
+                raise Unreachable(f"{self.name}: the connection was lost: {str(error) or type(error).__name__}",
+                                  "try again: what was started there goes on without it") from error
 
     def _connected(self) -> Reopening:
+        asked = time.monotonic()
         with self._lock:
             if self._connection is not None and self._connection.is_connected:
                 return self._connection
-            for left in reversed(range(TRIES)):
+            if self._refused is not None and self._refused[0] > asked:  # while this thread waited for its turn
+                raise self._refused[1]
+            for tried in range(1, TRIES + 1):
                 connection = self._made()
                 try:
                     connection.open()
@@ -174,19 +265,20 @@ class SshHost:
                 except (OSError, EOFError, paramiko.SSHException) as error:
                     connection.close()
                     problem, lasting = self._explained(error)
-                    if lasting or not left:
+                    if lasting or tried == TRIES:
+                        self._refused = time.monotonic(), problem
                         raise problem from error
-            connection.transport.set_keepalive(KEEPALIVE)
+                    time.sleep(PAUSE * random.uniform(0.2, tried))
             self._connection = connection
             return connection
 
     def _made(self) -> Reopening:
-        address = self._address
-        login = {"key_filename": [address.key]} if address.key else {}
+        login = {"key_filename": [self._key]} if self._key else {}
         connection = Reopening(
-            address.host, user=address.user, port=address.port, config=Config(),
+            self.name, user=self._user, port=self._port, config=Config(),
             connect_timeout=CONNECT_TIMEOUT,
-            connect_kwargs={**login, "banner_timeout": CONNECT_TIMEOUT, "auth_timeout": CONNECT_TIMEOUT})
+            connect_kwargs={**login, "banner_timeout": CONNECT_TIMEOUT, "auth_timeout": CONNECT_TIMEOUT,
+                            "channel_timeout": CONNECT_TIMEOUT})
         # Fabric's own policy lets any unknown host in
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         connection.client.load_system_host_keys()
@@ -196,19 +288,31 @@ class SshHost:
 
     def _explained(self, error: Exception) -> tuple[HostError, bool]:
         """What it means to the user, and whether trying again is pointless."""
-        where = f"{self.name}: " if not self._address.port else f"{self.name} port {self._address.port}: "
+        where = f"{self.name}: " if not self._port else f"{self.name} port {self._port}: "
         if isinstance(error, paramiko.BadHostKeyException):
             return HostError(f"{where}its host key has changed: {fingerprint(error.key)} instead of "
                              f"{fingerprint(error.expected_key)}",
                              "find out why; if it is right, remove the old key from known_hosts and use `trust`"), True
         if isinstance(error, paramiko.AuthenticationException):
-            who = self._address.user or "this user"
+            who = self._user or "this user"
             return HostError(f"{where}it does not let {who} in: {error}",
                              "check auth.ssh_user and auth.ssh_private_key, or load the key into ssh-agent"), True
         if isinstance(error, paramiko.SSHException) and "not found in known_hosts" in str(error):
             return HostError(f"{where}its host key is not known", "compare and accept it: `trust conf.yml`"), True
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        return HostError(f"{where}it cannot be reached: {said}", "is it up, and does its sshd listen there?"), False
+        problem = Unreachable(f"{where}it cannot be reached: {said}", "is it up, and does its sshd listen there?")
+        return problem, isinstance(error, TimeoutError)  # TCP has tried again all the time
+
+
+def watch(connection: Any) -> None:
+    """Have the kernel end a connection whose other end is silent; one through a proxy is the proxy's to watch."""
+    if not isinstance(connection, socket.socket):
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", int(SILENCE / 5) - 1),
+                          ("TCP_USER_TIMEOUT", int(1000 * SILENCE))):
+        if hasattr(socket, option):  # not every system has all of them
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def resolved(address: Address) -> tuple[str, int]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kuiper.cluster import store
+from kuiper.cluster import agent, store
 from kuiper.cluster.files import locked
-from kuiper.cluster.host import Host, connect
+from kuiper.cluster.host import connect
+from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.paths import ProcessPaths, RunPaths, state_folder
-from kuiper.cluster.site import AT_ONCE
-from kuiper.cluster.states import JobStatus, State
+from kuiper.cluster.progress import Say
+from kuiper.cluster.site import Site
+from kuiper.cluster.states import JobStatus, ProcessStatus, State, process_status
 from kuiper.cluster.stop import stop
 from kuiper.cluster.store import Job
-from kuiper.errors import HostError, JobFailed, KuiperError
+from kuiper.errors import ConflictError, HostError, JobFailed, KuiperError
 
 START_TIMEOUT = 30.0
 POLL = 0.15
@@ -33,7 +36,7 @@ def names_locked(names: Iterable[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def all_or_none(jobs: list[Job], say: Callable[[str], None]) -> Iterator[None]:
+def all_or_none(jobs: list[Job], say: Say) -> Iterator[None]:
     """If the block fails, stop whatever runs of `jobs`, to which the block adds what it takes on."""
     try:
         yield
@@ -48,61 +51,80 @@ def all_or_none(jobs: list[Job], say: Callable[[str], None]) -> Iterator[None]:
         job.save()
 
 
-def start_all(job: Job, config: Mapping[str, Any], say: Callable[[str], None]) -> None:
+def start_all(job: Job, config: Mapping[str, Any], say: Say) -> None:
     """Start the processes of a job; returns when all of them run, or wait for their turn.
 
     Raises:
         HostError, JobFailed: one could not be started.
     """
     server, workers = job.processes[0], job.processes[1:]
-
-    def begin(process: store.Process) -> None:
-        start_agent(job.host(process), job.at(process))
-
-    begin(server)
-    queued = bool(job.after) and store.observe([job], detailed=True)[0].state is State.QUEUED
-    if workers and not queued:  # when a queued job gets its turn, its workers look for the address themselves
-        say(f"{server.name} started on {server.host}, waiting for its address")
+    start_agents(job, [server], say)
+    endpoint = b""
+    if workers:
         endpoint = _await_endpoint(job, server, float(config["conf"]["join_timeout"]))
-        for site in job.sites:
-            if site.address.host != server.host:
-                there = RunPaths(Path(site.run_dir)).process(server.name)
-                connect(site.address).put(endpoint, there.endpoint)
-        say(f"starting {len(workers)} worker processes")
-    in_parallel(begin, workers)
+
+    def begin(site: Site) -> None:
+        name = site.address.host
+        if endpoint and name != server.host:
+            connect(site.address).put(endpoint, RunPaths(Path(site.run_dir)).process(server.name).endpoint)
+        start_agents(job, [process for process in workers if process.host == name], say)
+
+    in_parallel(begin, job.sites)
     status = _await_heartbeats(job)
+    for name in (site.address.host for site in job.sites):
+        states = Counter(process.state.value for process in status.processes if process.host == name)
+        say(", ".join(f"{state} ({count})" for state, count in states.items()), name)
     say(f"{job.job_name} waits for its turn" if status.state is State.QUEUED else "every process runs")
 
 
-def start_agent(host: Host, process: ProcessPaths) -> None:
-    """Start the agent of a process that is staged; harmless when it runs already.
+def start_agents(job: Job, processes: Sequence[store.Process], say: Say) -> None:
+    """Start the agents of processes of one host that are staged; harmless for those that run already.
 
     Raises:
-        HostError: it ended at once; says what it said.
+        HostError: one ended at once, or the server cannot be reached from there; says what it said.
+        ConflictError: none of its `ports` is free.
     """
-    result = host.run([host.python, "-I", host.agent, "start", str(process.folder)], START_TIMEOUT)
+    if not processes:
+        return
+    host, paths = job.host(processes[0]), [job.at(process) for process in processes]
+    result = host.run(start_words(host.python, host.agent, paths), START_TIMEOUT)
+    names = ", ".join(process.name for process in processes)
     if result.code:
-        said = (result.err or result.out).strip()
-        message = f"{host.name}: the agent of {process.folder.name} did not start: {said}"
-        raise HostError(message, f"see {process.log}")
+        said = f"{host.name}: starting {names} failed: {(result.err or result.out).strip()}"
+        if result.code == agent.PORTS_TAKEN:
+            raise ConflictError(said, "end what listens there, or give another range: job_conf.ports")
+        if result.code == agent.NOT_REACHED:
+            raise HostError(said, "open it in the firewalls between, or give a range that is: job_conf.ports")
+        raise HostError(said, f"see the logs in {paths[0].folder.parent} there")
+    say(f"{names} started", host.name)
+
+
+def start_words(python: str, agent_path: str, processes: Sequence[ProcessPaths]) -> list[str]:
+    """The command that starts the agents of processes that are staged."""
+    return [python, "-I", agent_path, "start", *(str(each.folder) for each in processes)]
 
 
 def _await_endpoint(job: Job, server: store.Process, timeout: float) -> bytes:
     """What rank 0 wrote about where it listens."""
-    host, path = job.host(server), job.at(server).endpoint
-    for status in _looks(job, timeout):
-        if host.exists(path):
-            return host.get(path)
-        _check_none_ended(job, status, server.name)
-    raise JobFailed(
-        f"{server.name} on {server.host} did not say where it listens within {timeout:g} s",
-        f"see {path.parent / 'log'}; a slow host needs a larger join_timeout",
-    )
+    host, own, deadline = job.host(server), job.at(server), time.monotonic() + timeout
+    while True:
+        report = store.look(host, [str(own.folder)])
+        if isinstance(report, str):
+            raise HostError(report, "submit again once it can be reached")
+        facts = report["folders"][str(own.folder)]
+        if facts["endpoint"]:
+            return json.dumps(facts["endpoint"]).encode()
+        seen = process_status(server.name, server.host, facts, report["boot_id"], report["time"])
+        _check_none_ended(job, [seen])
+        if time.monotonic() > deadline:
+            message = f"{server.name} on {server.host} did not say where it listens within {timeout:g} s"
+            raise JobFailed(message, f"see {own.log}; a slow host needs a larger join_timeout")
+        time.sleep(POLL)
 
 
 def _await_heartbeats(job: Job) -> JobStatus:
     for status in _looks(job, START_TIMEOUT):
-        _check_none_ended(job, status)
+        _check_none_ended(job, status.processes)
         silent = [
             process.name for process in status.processes
             if process.heartbeat_age is None and process.state is not State.QUEUED and not process.state.final
@@ -123,18 +145,21 @@ def _looks(job: Job, timeout: float) -> Iterator[JobStatus]:
         time.sleep(POLL)
 
 
-def _check_none_ended(job: Job, status: JobStatus, only: str | None = None) -> None:
-    """A worker that somebody killed is the job's to survive or not; one that failed is a wrong start."""
-    for rank, process in enumerate(status.processes):
-        killed = rank > 0 and process.reason.startswith("signal ")
-        ended = process.state.final and process.state is not State.SUCCEEDED and not killed
-        if only in (None, process.name) and ended:
+def _check_none_ended(job: Job, processes: Iterable[ProcessStatus]) -> None:
+    """A worker that somebody killed is the job's to survive or not; one that failed is a wrong start.
+
+    Args:
+        processes: some of the job's, rank 0 first.
+    """
+    for place, process in enumerate(processes):
+        killed = place > 0 and process.reason.startswith("signal ")
+        if process.state.final and process.state is not State.SUCCEEDED and not killed:
             why = process.reason or process.state.lower()
             message = f"{process.name} on {process.host} ended at its start: {why}"
             raise JobFailed(message, f"see {job.paths.process(process.name).log}")
 
 
-def _roll_back(job: Job, error: BaseException, say: Callable[[str], None]) -> None:
+def _roll_back(job: Job, error: BaseException, say: Say) -> None:
     """Stop what runs of a job that could not be started; what cannot be stopped is said, not raised."""
     interrupted = f"the submit was interrupted ({type(error).__name__})"
     job.failure = error.message if isinstance(error, KuiperError) else interrupted
@@ -147,10 +172,3 @@ def _roll_back(job: Job, error: BaseException, say: Callable[[str], None]) -> No
         store.observe([job])
     except KuiperError as left:
         say(f"could not undo all of it: {left}")
-
-
-def in_parallel(work: Callable[[Any], None], processes: Sequence[Any]) -> None:
-    """Raises the first failure, after all have been tried."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for done in [pool.submit(work, process) for process in processes]:
-            done.result()

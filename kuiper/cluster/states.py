@@ -42,7 +42,8 @@ class ProcessStatus:
         alive: whether the process or its agent lives.
         heartbeat_age: seconds since the last heartbeat, None before the first and after the end.
         step, rate, loss: of the last step on record; rate in steps a second over the last ones on record.
-        started, ended: of the process, in unix seconds; None before the end.
+        started, ended: of the process, in unix seconds of its host's clock; None before the end.
+        ended_ago: seconds since then; hosts whose clocks differ can be compared by it.
         reached: whether its host could be asked; if not, `state` is the last that was seen.
     """
 
@@ -59,6 +60,7 @@ class ProcessStatus:
     evaluation: dict[str, Any] | None = None
     started: float | None = None
     ended: float | None = None
+    ended_ago: float | None = None
     reached: bool = True
 
 
@@ -80,6 +82,11 @@ class JobStatus:
     def alive(self) -> bool:
         """Whether any of its processes or agents lives."""
         return any(process.alive for process in self.processes)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, as far as its hosts can be asked."""
+        return self.state.final and not self.alive
 
     @property
     def reached(self) -> bool:
@@ -109,6 +116,7 @@ def process_status(name: str, host: str, facts: Mapping[str, Any], boot_id: str,
         heartbeat_age=max(0.0, now - beat) if alive and beat is not None else None,
         started=ended["started"] if ended else None,
         ended=ended["ended"] if ended else None,
+        ended_ago=now - ended["ended"] if ended else None,
         **_progress(facts["metrics"]),
     )
 
@@ -200,7 +208,7 @@ def _job_state(
     if rank_0 is State.RUNNING:
         starting = submitting and states & {State.STAGED, State.STARTING}
         return (State.STARTING if starting else rank_0), _explain(processes)
-    if rank_0 in (State.QUEUED, State.STARTING) or submitting:
+    if rank_0 in (State.QUEUED, State.STARTING) or submitting or not processes[0].reached:
         return rank_0, processes[0].reason
     return State.LOST, "the submit was interrupted before anything ran"
 
@@ -211,6 +219,6 @@ def _explain(processes: Sequence[ProcessStatus]) -> str:
     Rank 0 is never the first to lose its quorum, even if it has ended before those whose rows it lacks.
     """
     wrong = [process for process in processes if process.state in (State.FAILED, State.LOST)]
-    wrong.sort(key=lambda one: ("QuorumLost" in one.reason, one.ended is None, one.ended or 0.0))
+    wrong.sort(key=lambda one: ("QuorumLost" in one.reason, one.ended_ago is None, -(one.ended_ago or 0.0)))
     server = [process for process in wrong[1:] if process is processes[0]]
     return "; first, ".join(f"{process.name}: {process.reason}" for process in [*server, *wrong[:1]])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from kuiper.cluster.host import connect
-from kuiper.cluster.site import AT_ONCE, Site
+from kuiper.cluster.host import AT_ONCE, connect
+from kuiper.cluster.site import Site
 from kuiper.cluster.states import JobStatus
 from kuiper.cluster.store import Job, observe
 from kuiper.errors import HostError, PartlyDone
@@ -26,12 +25,7 @@ def stop(job: Job, grace: float | None = None) -> JobStatus:
     Raises:
         PartlyDone: a host could not be reached, or something there survived KILL; the rest is stopped.
     """
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        failures = [failure for failure in pool.map(partial(_stop_on, job, grace), job.sites) if failure]
-    if failures:
-        remedy = f"stop {job.run_id} again when that is mended: it is safe to repeat"
-        raise PartlyDone("; ".join(failures), remedy)
-    return observe([job], detailed=True)[0]
+    return stop_all([job], grace)[0]
 
 
 def stop_all(jobs: Sequence[Job], grace: float | None = None) -> list[JobStatus]:
@@ -40,14 +34,13 @@ def stop_all(jobs: Sequence[Job], grace: float | None = None) -> list[JobStatus]
     Raises:
         PartlyDone: as `stop`, after all have been tried.
     """
-    failures = []
-    for job in reversed(jobs):
-        try:
-            stop(job, grace)
-        except PartlyDone as failure:
-            failures.append(failure)
+    failures: list[str] = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for job in reversed(jobs):
+            failures += filter(None, pool.map(partial(_stop_on, job, grace), job.sites))
     if failures:
-        raise PartlyDone("; ".join(failure.message for failure in failures), failures[0].remedy)
+        again = f"stop {jobs[0].series if len(jobs) > 1 else jobs[0].run_id} again when that is mended"
+        raise PartlyDone("; ".join(failures), f"{again}: it is safe to repeat")
     return observe(jobs, detailed=True)
 
 
@@ -62,7 +55,7 @@ def _stop_on(job: Job, grace: float | None, site: Site) -> str:
     if result.code == 0:
         return ""
     try:
-        left = [str(who["pid"]) for who in json.loads(result.out)["left"]]
+        left = [str(who["pid"]) for who in result.answer()["left"]]
     except ValueError:
         return f"{host.name}: {result.err.strip()}"
     return f"{host.name}: pid {', '.join(left)} survived KILL"

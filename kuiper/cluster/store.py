@@ -5,7 +5,6 @@ The truth is on the hosts. What is read here is reconciled with them each time; 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from kuiper.cluster.files import locked, read_json, write_json
-from kuiper.cluster.host import Address, Host, connect
+from kuiper.cluster.host import AT_ONCE, Address, Host, connect
 from kuiper.cluster.identity import Identity, is_alive
 from kuiper.cluster.paths import ProcessPaths, RunPaths, absolute, state_folder
-from kuiper.cluster.site import AT_ONCE, Site
+from kuiper.cluster.site import Site
 from kuiper.cluster.states import JobStatus, ProcessStatus, State, job_status, process_status
 from kuiper.errors import HostError, KuiperError, UnknownJob
 
@@ -48,6 +47,8 @@ class Job:
         failure: why the submit gave up, if it did.
         seen: the last state of each process that was observed.
         final: {state, reason, evaluation}, once it is known and can change no more.
+        spec_hash: the same for each run of the same experiment.
+        retry_of: the run id that this one repeats, "" for a new one.
     """
 
     run_dir: Path
@@ -64,6 +65,8 @@ class Job:
     failure: str | None = None
     seen: dict[str, str] = field(default_factory=dict)
     final: dict[str, Any] | None = None
+    spec_hash: str = ""
+    retry_of: str = ""
 
     @property
     def paths(self) -> RunPaths:
@@ -136,6 +139,8 @@ def jobs(name: str = "*") -> list[Job]:
 def find(key: str) -> list[Job]:
     """What was last submitted under that name, a job or one for each seed in their order; or by run id.
 
+    Of each seed it is the last attempt.
+
     Raises:
         UnknownJob: there is none.
     """
@@ -147,7 +152,15 @@ def find(key: str) -> list[Job]:
     newest = found[-1]
     if newest.series != key:
         return [newest]
-    return sorted((job for job in found if job.first == newest.first), key=lambda job: len(job.after))
+    begun = {job.run_id: job for job in found}
+    last: dict[str, Job] = {}  # attempt by the run id of the first one
+    for job in found:
+        newest = job
+        while newest.retry_of in begun:
+            newest = begun[newest.retry_of]
+        last[newest.run_id] = job
+    same = [begun[run] for run in last if begun[run].first == newest.first]
+    return [last[job.run_id] for job in sorted(same, key=lambda job: len(job.after))]
 
 
 def observe(seen: Sequence[Job], detailed: bool = False) -> list[JobStatus]:
@@ -174,7 +187,10 @@ def look(host: Host, folders: Sequence[str]) -> dict[str, Any] | str:
         return error.message
     if result.code:
         return f"{host.name}: the agent cannot look: {result.err.strip()}"
-    report: dict[str, Any] = json.loads(result.out)
+    try:
+        report: dict[str, Any] = result.answer()
+    except ValueError:
+        return f"{host.name}: the agent's answer cannot be read: {result.out.strip()[-200:]!r}"
     return report
 
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import paramiko
 
 from kuiper.cluster.files import locked, make_folder, write_bytes
-from kuiper.cluster.host import LOCAL, Address
+from kuiper.cluster.host import AT_ONCE, LOCAL, Address
 from kuiper.cluster.paths import known_hosts
-from kuiper.cluster.site import AT_ONCE
 from kuiper.cluster.ssh import CONNECT_TIMEOUT, fingerprint, resolved
 from kuiper.errors import HostError
 

@@ -32,7 +32,7 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         ({"algorithm", "aggregator", "pre_aggregator", "quorum", "deadline"}, _unused),
         ({"algorithm", "num_workers"}, _clients),
         ({*COUNTS, "quorum", "deadline", "algorithm", "aggregator", "pre_aggregator", "attack"}, _needs),
-        ({"clock"}, _clock),
+        ({"clock", "algorithm", "transport"}, _clock),
         ({"pool"}, _pool),
         ({"ports"}, _ports),
         ({"num_workers"}, _processes),
@@ -183,14 +183,16 @@ def _needs(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> 
     missing = least - comes.rows
     enough = conf[comes.key] + missing if comes.key in conf else least
     remedy = f"write `{comes.key}: {enough}` or more"
-    fits = [lower for lower in range(f) if not registry.refusal(pres, rule, _rows(conf, comes, f - lower), lower)[0]]
+    fits = [lower for lower in range(f)
+            if not registry.refusal(pres, rule, _rows(conf, comes, f - lower), lower)[0]]
     if fits:
         remedy = f"as it is, f can be at most {fits[-1]}; or {remedy}"
     key = next((one for one in ("f", "num_byzantine") if one in spec.job_conf), "aggregator")
     fault = "is" if key == "aggregator" else "is too large for"
     composed = registry.names([*pres, rule])
     needs = registry.bound(rule) if composed == rule["_name_"] and not registry.inner(rule) else ""
-    report(key, f"{fault} {composed}, which needs {needs + ': ' if needs else ''}{least} rows for f = {f}, and "
+    needs = f"{needs}: {least}" if needs else str(least)
+    report(key, f"{fault} {composed}, which needs {needs} rows for f = {f}, and "
            f"{comes.rows} arrive ({comes.why})", remedy)
 
 

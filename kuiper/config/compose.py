@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kuiper import registry
-from kuiper.config import choices, metadata, nested, schema, targets
+from kuiper.config import choices, kuiper_conf, metadata, nested, schema, targets
 from kuiper.config.bounds import cross_check, declared
 from kuiper.config.choices import Catalogue, Choice
 from kuiper.config.metadata import CARRIED, MISSING
@@ -135,7 +135,7 @@ class _Composer:
                     self.problems += error.problems
                     self.chosen[group] = None
             else:
-                remedy = schema.nearest(key, (*VALUES, *GROUPS))
+                remedy = kuiper_conf.advice(key) or schema.nearest(key, (*VALUES, *GROUPS))
                 if key in schema.SPEC:
                     remedy = f"move it out of job_conf, to the top level of the spec: `{key}: ...`"
                 self.report(key, "is not a key that kuiper knows", remedy)

@@ -58,17 +58,18 @@ def resolve(group: str, key: str, word: Any, known: Catalogue, allow: Sequence[s
         message, remedy = targets.refusal(target, allow, folder, list(keys))
         if message:
             wrong.append(("_target_", message, remedy))
-    for parameter, message, remedy in [*wrong, *((one.key, f"of {one.where} {one.message}", one.remedy) for one in faults)]:
+    wrong += [(one.key, f"of {one.where} {one.message}", one.remedy) for one in faults]
+    for parameter, message, remedy in wrong:
         report(f"{key}.{parameter}" if parameter else key, message, remedy)
-    if wrong or faults:
+    if wrong:
         return None
     made = {"_name_": name} | conf
     return made if rules(made, key, known, allow, folder, report, depth) else None
 
 
-def rules(conf: dict[str, Any], key: str, known: Catalogue, allow: Sequence[str], folder: Path, report: Report,
-          depth: int = 0) -> bool:
-    """Replace the words of a choice's parameters that are rules by what they come to; whether all could be."""
+def rules(conf: dict[str, Any], key: str, known: Catalogue, allow: Sequence[str], folder: Path,
+          report: Report, depth: int = 0) -> bool:
+    """Replace the words of parameters that are rules by what they come to; whether all could be."""
     good = True
     for parameter in conf.get("_rules_") or ():
         conf[parameter] = resolve("aggregator", f"{key}.{parameter}", conf[parameter], known, allow, folder,

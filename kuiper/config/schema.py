@@ -89,7 +89,8 @@ JOB_NAME = Key(
 )
 HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
-PATH, A_PATH = r"[^\x00-\x1f\x7f]+", "text without control characters"
+PATH = r"(?!\$(?!HOME(/|\Z)|\{HOME\}(/|\Z)|\())[^\x00-\x1f\x7f]+"
+A_PATH = "text without control characters; of variables, only $HOME may begin it"
 
 SPEC: dict[str, Key] = {
     "job_name": JOB_NAME,
@@ -142,7 +143,7 @@ VALUES: dict[str, Key] = {
     "f": Key("int", "how many the rule is told to expect; empty: num_byzantine", low=0, null=True),
     "byzantine": Key("list", "their node ids; empty: drawn by seed", items="int", low=0, null=True),
     "quorum": Key("int", "rows a gather waits for; empty: all; n-f", low=1, words=("n-f",), null=True),
-    "pre_aggregator": Key("list", "applied to rows before the rule, in this order: nnm, bucketing, clip, arc"),
+    "pre_aggregator": Key("list", "applied to rows before the rule, in this order: nnm, arc and so on"),
     "deadline": Key("seconds", "longest wait of a gather", above=0, null=True),
     "on_nan": Key("text", "when a loss or row is not finite; empty: left to the rule", null=True,
                   choices=("stop", "drop")),

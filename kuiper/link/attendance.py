@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kuiper.errors import QuorumLost
+from kuiper.errors import JobFailed, QuorumLost
 from kuiper.link.stream import LEFT
 
 Notify = Callable[..., None]
@@ -48,6 +48,7 @@ class Attendance:
         self._losses = losses
         self._lost: dict[int, float] = {}
         """When each was lost, on the monotonic clock; who said goodbye is not."""
+        self._reasons: dict[int, str] = {}
         self._attempts = [0] * len(blocks)
         self._returned: set[int] = set()
         """Have joined again, and count from the next step on."""
@@ -68,6 +69,7 @@ class Attendance:
             self.alive[rank] = False
             if reason != LEFT:
                 self._lost[rank] = time.monotonic()
+                self._reasons[rank] = reason
         if reason != LEFT:
             self._notify("gone", rank=rank, nodes=self._blocks[rank].tolist(), reason=reason)
         return True
@@ -77,12 +79,20 @@ class Attendance:
 
         Raises:
             QuorumLost: more processes are gone than may be.
+            JobFailed: rank 0 is, and nobody would hear of what is done without it.
         """
+        if 0 in self._lost:
+            raise JobFailed(f"the server is gone: it {self._reasons[0]}", "look at the log of ps")
         tolerate = self._losses.tolerate
         if tolerate is not None and len(self._lost) > tolerate:
             raise QuorumLost(f"{len(self._lost)} worker processes are gone, on_failure tolerates {tolerate}",
                              "look for the first error: `logs JOB --errors`")
         return self.alive[self.rank_of[nodes]]
+
+    def lost(self) -> dict[int, str]:
+        """What happened to those that are gone, by rank."""
+        with self._lock:
+            return {rank: self._reasons[rank] for rank in self._lost}
 
     def welcome(self, step: int) -> set[int]:
         """Those that have joined again: they are asked from this step on, and not waited for before."""

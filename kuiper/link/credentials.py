@@ -20,8 +20,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from kuiper.errors import HostError, ProtocolError
 
 CA, CERTIFICATE, KEY = "ca.pem", "cert.pem", "key.pem"
-_CLOCK_SKEW = datetime.timedelta(hours=1)
-"""How far the clocks of two hosts may be apart; certificates are valid from this long ago."""
+CLOCK_SKEW = datetime.timedelta(days=1)
+"""How far the clock of a host may be off; certificates are valid for this much longer at both ends."""
 
 
 def issue(run_id: str, names: Sequence[str], lifetime_seconds: float) -> dict[str, dict[str, bytes]]:
@@ -32,14 +32,14 @@ def issue(run_id: str, names: Sequence[str], lifetime_seconds: float) -> dict[st
     Args:
         run_id: of the run; stands in every certificate.
         names: of the processes.
-        lifetime_seconds: from now on.
+        lifetime_seconds: from now on; a host whose clock is wrong may give or take a day.
 
     Returns:
         For each name the contents of ca.pem, cert.pem and key.pem (PEM, EC P-256). The key is to
         be written with mode 0600.
     """
     now = datetime.datetime.now(datetime.UTC)
-    valid = (now - _CLOCK_SKEW, now + datetime.timedelta(seconds=lifetime_seconds))
+    valid = (now - CLOCK_SKEW, now + datetime.timedelta(seconds=lifetime_seconds) + CLOCK_SKEW)
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority_name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "kuiper run")])
     authority = (

@@ -47,7 +47,10 @@ class _Decrypting:
 
     def __init__(self, connection: ssl.SSLSocket) -> None:
         connection.setblocking(False)
+        self._connection = connection
         self._receive = connection.recv_into
+        self._problem = 0
+        """What the kernel said of the connection: Python makes an end of file of it (SSL_read_ex returns 0)."""
         self._readable = select.poll()
         self._readable.register(connection, select.POLLIN)
 
@@ -58,6 +61,8 @@ class _Decrypting:
             try:
                 for _ in range(_RECORDS_A_TURN):
                     count = self._receive(view[got:], min(size - got, _MOST_AT_ONCE))
+                    if not count and self._problem:
+                        raise OSError(self._problem, os.strerror(self._problem))
                     got += count
                     if not count or got == size:
                         return got
@@ -66,5 +71,7 @@ class _Decrypting:
                 pass
             finally:
                 _turns.put(None)
-            self._readable.poll()
+            [(_, events)] = self._readable.poll()
+            if events & select.POLLERR:  # what came before is read first
+                self._problem = self._problem or self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         return got

@@ -27,10 +27,17 @@ REFUSALS = {
     NO_FIRST: "the connection that should have come first is not there",
 }
 HANDSHAKE_SECONDS = 5.0
+_QUEUE_SECONDS = 20 * 86400.0
+"""Without limit, as far as a socket can wait: poll counts milliseconds in 31 bits."""
 _MAGIC = b"kuiper\x00\x01"  # the last byte is the version of everything on the wire
 _HELLO = struct.Struct("<8sBBHII32s12x")
 _RETRY_SECONDS = 0.05
 _REFUSALS_TAKEN = 40
+SILENCE_SECONDS = 30
+"""How long nothing may come from the other end's kernel before its host, or the link to it, counts as dead. TCP
+sends again after 0.2 s, 0.6 s, 1.4 s, ..., each wait twice the one before: by then it has heard of the end of any
+cut of 10 s."""
+_PROBE_SECONDS = 5
 _LOCAL_BUFFER_BYTES = 192 << 10
 """Three segments of the loopback device; below one a stream stands still between delayed acknowledgements."""
 
@@ -122,8 +129,12 @@ class Door:
             return raw
         return self._server.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
 
-    def dial(self, rank: int, host: str, port: int, hello: Hello, timeout: float) -> socket.socket:
+    def dial(self, rank: int, host: str, port: int, hello: Hello, timeout: float,
+             queued: bool = False) -> socket.socket:
         """Connect to a process, trying again until the timeout is over if nobody is there yet.
+
+        Of a `queued` one the agent keeps the port: a connection stands although nobody answers on it yet, and
+        is waited on for as long as it stands. The timeout begins again when it breaks.
 
         Raises:
             HostError: nobody answers in time, it is not who it should be, or it refuses us.
@@ -132,8 +143,9 @@ class Door:
         deadline = time.monotonic() + timeout
         refused = 0
         while True:
+            began = time.monotonic()
             try:
-                return self._dial_once(rank, host, port, hello, deadline)
+                return self._dial_once(rank, host, port, hello, deadline, queued)
             except ssl.SSLError as error:
                 if not isinstance(error, ssl.SSLEOFError):
                     raise HostError(
@@ -150,6 +162,8 @@ class Door:
                 problem, refused = error, refused + 1
             except OSError as error:
                 problem = error
+            if time.monotonic() - began > 2 * HANDSHAKE_SECONDS:  # only one that stood lasts so long
+                deadline = time.monotonic() + timeout
             if time.monotonic() + _RETRY_SECONDS > deadline or refused > _REFUSALS_TAKEN:
                 raise HostError(
                     f"{who} cannot be reached: {problem}",
@@ -157,11 +171,15 @@ class Door:
                 ) from problem
             time.sleep(_RETRY_SECONDS)
 
-    def _dial_once(self, rank: int, host: str, port: int, hello: Hello, deadline: float) -> socket.socket:
+    def _dial_once(self, rank: int, host: str, port: int, hello: Hello, deadline: float,
+                   queued: bool) -> socket.socket:
         patience = max(min(HANDSHAKE_SECONDS, deadline - time.monotonic()), 0.01)
         connection = socket.create_connection((host, port), timeout=patience)
         try:
             tune(connection, connection.getpeername()[0])
+            if queued:
+                patience = _QUEUE_SECONDS
+                connection.settimeout(patience)
             if self._client is not None:
                 connection = self._client.wrap_socket(connection)
             self._check_name(connection, rank)
@@ -199,9 +217,23 @@ def tune(connection: socket.socket, peer: str) -> None:
             connection.setsockopt(socket.SOL_SOCKET, option, _LOCAL_BUFFER_BYTES)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, name):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    probes = SILENCE_SECONDS // _PROBE_SECONDS - 1
+    for name, value in (("TCP_KEEPIDLE", _PROBE_SECONDS), ("TCP_KEEPINTVL", _PROBE_SECONDS), ("TCP_KEEPCNT", probes)):
+        _set(connection, name, value)
+
+
+def expect_no_silence(incoming: socket.socket) -> None:
+    """On a stream that is only read, what little was written, of the handshake, must be acknowledged as well.
+
+    Not on one that is written: there a peer that lives, but does not read, would be cut off for it. That its
+    host is gone shows on the stream from it, which nobody's slowness can silence.
+    """
+    _set(incoming, "TCP_USER_TIMEOUT", 1000 * SILENCE_SECONDS)
+
+
+def _set(connection: socket.socket, name: str, value: int) -> None:
+    if hasattr(socket, name):  # not every system has all of them
+        connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def shut(connection: socket.socket) -> None:

@@ -106,13 +106,16 @@ class Mesh:
         """As `listen`, on a socket that is bound and listening already; it is the mesh's from now on."""
         self._acceptor.accept(listener)
 
-    def join(self, host: str, port: int, timeout: float) -> None:
+    def join(self, host: str, port: int, timeout: float, queued: bool = False) -> None:
         """Connect to rank 0, trying again until the timeout (seconds) is over.
+
+        Args:
+            queued: its turn may not have come: once it is connected, its answer is waited for without limit.
 
         Raises:
             HostError: it is not there in time, is not who it should be, or refuses this process.
         """
-        self._dial(0, host, port, time.monotonic() + timeout)
+        self._dial(0, host, port, time.monotonic() + timeout, queued)
 
     def wait_joined(self, timeout: float) -> set[int]:
         """On rank 0: wait until all the others have joined, or the timeout is over.
@@ -242,16 +245,18 @@ class Mesh:
         log.log(logging.INFO if reason == LEFT else logging.WARNING, "%s %s", self.names[peer.rank], reason)
         self.inbox.gone(peer.rank, reason)
 
-    def _dial(self, rank: int, host: str, port: int, deadline: float) -> None:
+    def _dial(self, rank: int, host: str, port: int, deadline: float, queued: bool = False) -> None:
         halves: list[socket.socket] = []
         try:
             for direction in (handshake.SENDS, handshake.RECEIVES):
                 hello = Hello(self.rank, self._attempt, self._door.run, self._acceptor.port, direction)
-                halves.append(self._door.dial(rank, host, port, hello, _left(deadline)))
+                halves.append(self._door.dial(rank, host, port, hello, _left(deadline), queued))
+                deadline = max(deadline, time.monotonic() + handshake.HANDSHAKE_SECONDS)  # if it queued
         except HostError:
             for half in halves:
                 half.close()
             raise
+        handshake.expect_no_silence(halves[1])
         self._add(Peer(self, rank, outgoing=halves[0], incoming=halves[1]), attempt=0)
 
     def _admitted(self, hello: Hello, host: str, outgoing: socket.socket, incoming: socket.socket) -> None:
@@ -262,6 +267,7 @@ class Mesh:
         if old is not None:
             old.cut(f"was replaced by its attempt {hello.attempt}")
             old.join(time.monotonic() + _CLOSE_SECONDS)
+        handshake.expect_no_silence(incoming)
         self._add(Peer(self, hello.rank, outgoing, incoming), hello.attempt)
 
     def _add(self, peer: Peer, attempt: int) -> None:

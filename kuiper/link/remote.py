@@ -11,19 +11,22 @@ import numpy as np
 import torch
 
 from kuiper.attacks.adversary import Adversary
-from kuiper.errors import JobFailed
+from kuiper.errors import JobFailed, QuorumLost, Unreachable
 from kuiper.link.attendance import Attendance, Losses, Notify
 from kuiper.link.base import Channel, Gathered, Link, Neighbours, Request, Traffic
 from kuiper.link.clock import WallClock
 from kuiper.link.inbox import Inbox
 from kuiper.link.local import tampering
 from kuiper.link.mesh import LEFT, Mesh
+from kuiper.link.stream import SILENT
 from kuiper.aggregation.sums import ordered_mean
 from kuiper.link.wire import Header, byte_view, frame_bytes
 from kuiper.topology import Exchange
 
 OFFER = Channel("offer", 300, width=0, columns=("first", "second", "third"), charged=False)
 ANSWER = replace(OFFER, name="answer", number=301)
+_BLAMED = 3
+"""Lost processes that a failure names."""
 CONSULT = (OFFER, ANSWER)
 """What every process tells the hub, and what the hub tells all, when they go on together."""
 
@@ -164,7 +167,11 @@ class RemoteLink(Link):
 
     async def gather(self, channel: Channel, step: int, quorum: int | None = None,
                      deadline: float | None = None, minimum: int = 1) -> Gathered:
-        gathered, missing = await self._inboxes[channel.number].gather(step, quorum, deadline, minimum, self._hope)
+        inbox = self._inboxes[channel.number]
+        try:
+            gathered, missing = await inbox.gather(step, quorum, deadline, minimum, self._hope)
+        except QuorumLost as error:
+            raise QuorumLost("; ".join([error.message, *self._losses()]), error.remedy) from None
         gathered = replace(gathered, rows=gathered.rows.to(self._device, torch.float32))
         if len(missing):
             self._notify("late", step=step, nodes=missing.tolist(), deadline=deadline)
@@ -173,6 +180,11 @@ class RemoteLink(Link):
         self.traffic.add(rows=len(gathered.nodes), late=gathered.late)
         rows = self._adversary.arriving(gathered.nodes, gathered.rows)
         return replace(gathered, rows=rows)
+
+    def _losses(self) -> list[str]:
+        """Who is gone, and why."""
+        lost = [f"{self.mesh.names[rank]} {reason}" for rank, reason in sorted(self._here.lost().items())]
+        return [*lost[:_BLAMED], f"and {len(lost) - _BLAMED} more"] if len(lost) > _BLAMED else lost
 
     async def neighbours(self, channel: Channel, step: int, exchange: Exchange,
                          deadline: float | None = None) -> Neighbours:
@@ -307,6 +319,7 @@ class Requests:
 
         Raises:
             JobFailed: the hub is gone without one.
+            Unreachable: its host, or the link to it, is.
         """
         self._loop, self._wake = asyncio.get_running_loop(), self._wake or asyncio.Event()
         while True:
@@ -321,7 +334,10 @@ class Requests:
                 if self._over:
                     if self._reason is None:
                         return None
-                    raise JobFailed(f"the server is gone: {self._reason}", "look at the log of ps")
+                    message = f"the server is gone: it {self._reason}"
+                    if self._reason == SILENT:  # it may be there again for the next attempt
+                        raise Unreachable(message, "see that the link is mended")
+                    raise JobFailed(message, "look at the log of ps")
             await self._wake.wait()
 
     def _signal(self) -> None:

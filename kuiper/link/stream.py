@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import socket
 import threading
@@ -17,7 +18,7 @@ from kuiper.errors import ProtocolError
 from kuiper.link import wire
 from kuiper.link.base import Channel
 from kuiper.link.fill import filler
-from kuiper.link.handshake import shut
+from kuiper.link.handshake import SILENCE_SECONDS, shut
 from kuiper.link.order import Order
 from kuiper.link.wire import Header
 
@@ -25,11 +26,14 @@ GOODBYE, DIRECTORY, READY = 1, 2, 3
 """Kinds of control frames, in their header's `flags`."""
 LEFT = "left"
 """The reason that `gone` is given for an orderly goodbye."""
+SILENT = f"was silent for {SILENCE_SECONDS} s: its host, or the link to it, is down"
+"""The reason that `gone` is given for a link that is cut."""
 _JOIN_BYTES = 16384
 """Rows up to this size are sent with their header in one piece (and one TLS record)."""
 _SCRATCH_BYTES = 65536
 FRAME_SECONDS, SLOWEST = 60.0, 100_000
 """A frame that has begun must be complete after so many seconds, and one more for so many of its bytes."""
+_DEAD_LINK = errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH
 _LAST_WORDS_SECONDS = 0.5
 """How long a failed sending thread waits for the receiving one to learn the real reason."""
 
@@ -262,6 +266,8 @@ class Receiver(threading.Thread):
         except ProtocolError as error:
             return f"broke the protocol: {error.message}"
         except OSError as error:
+            if error.errno in _DEAD_LINK:
+                return SILENT
             return f"lost the connection: {error}"
 
     def _frames(self) -> str:

@@ -119,21 +119,26 @@ def test_an_unknown_and_a_changed_host_key_are_refused(lab: Lab) -> None:
 def test_trust_and_doctor(lab: Lab, tmp_path: Path) -> None:
     path = tmp_path / "conf.yml"
     conf = {"algorithm": "parameter_server", "num_workers": 6, "model": "softmax", "dataset": "digits", "steps": 5}
-    path.write_text(yaml.safe_dump(lab.spec("asked", job_conf=conf)))
+    spec = lab.spec("asked", job_conf=conf)
+    del spec["ps_ip"], spec["worker_ips"]
+    path.write_text(yaml.safe_dump(spec))
+    for name, hosts in (("servers", lab.hosts[:1]), ("workers", lab.hosts[1:])):
+        (tmp_path / name).write_text("".join(f"[{host.address}]:{host.port}\n" for host in hosts))
+    words = str(path), "--servers", "servers", "--workers", "workers"
     known_hosts().unlink()
-    asked = manager("doctor", str(path), "--json")
+    asked = manager("doctor", *words, "--json")
     assert asked.returncode == 4
     assert [(one["subject"], one["verdict"]) for one in json.loads(asked.stdout)] == [("login", "wrong")] * 4
     assert all("host key is not known" in one["detail"] for one in json.loads(asked.stdout))
-    refused = manager("trust", str(path))
+    refused = manager("trust", *words)
     assert refused.returncode == 4 and "compare the fingerprints" in refused.stderr and not known_hosts().exists()
-    assert manager("trust", str(path), "--yes").returncode == 0
-    well = manager("doctor", str(path), "--json")
+    assert manager("trust", *words, "--yes").returncode == 0
+    well = manager("doctor", *words, "--json")
     assert well.returncode == 0, well.stdout
     found = {(one["host"], one["subject"]): one["detail"] for one in json.loads(well.stdout)}
     assert all("SHA256" not in detail for detail in found.values())
     assert f"reaches {lab.hosts[0].address} at port" in found[lab.hosts[3].address, "server"]
     lines = known_hosts().read_text().splitlines()
     known_hosts().write_text("\n".join([f"{lines[1].split()[0]} {' '.join(lines[0].split()[1:])}", *lines[2:]]) + "\n")
-    changed = manager("trust", str(path), "--yes")
+    changed = manager("trust", *words, "--yes")
     assert changed.returncode == 4 and "CHANGED" in changed.stdout and lab.hosts[1].address in changed.stderr

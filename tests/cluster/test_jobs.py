@@ -2,61 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from kuiper.cluster import agent
-from tests.cluster.lab import Lab, LabHost
+from tests.cluster.jobs import LONG, goes_on, nothing_left, spec, status, step, submit, there
+from tests.cluster.lab import Lab
 from tests.integration.jobs import ROOT, events, follow, manager, trajectory, write_spec
 from tests.integration.test_faults import wait_for
 from tests.integration.test_parity import COMMON, FAMILIES
 
 pytestmark = pytest.mark.cluster
-LONG = {"dataset": "digits", "model": "softmax", "algorithm": "parameter_server", "aggregator": "median",
-        "num_workers": 6, "f": 2, "steps": 1_000_000, "eval_interval": 1000, "batch_size": 8}
-
-
-def spec(lab: Lab, folder: Path, name: str, job_conf: dict[str, Any], **more: Any) -> Path:
-    path = folder / f"{name}.yml"
-    path.write_text(yaml.safe_dump(lab.spec(name, log_path=str(folder / "logs"), job_conf=job_conf, **more)))
-    return path
-
-
-def submit(path: Path, *arguments: str) -> dict[str, Any]:
-    done = manager("submit", str(path), "--json", *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout)
-
-
-def status(name: str) -> dict[str, Any]:
-    return json.loads(manager("status", name, "--json").stdout)
-
-
-def step(name: str) -> int:
-    return status(name)["processes"][0]["step"] or 0
-
-
-def goes_on(name: str) -> None:
-    before = step(name)
-    wait_for(lambda: step(name) > before + 10)
-
-
-def there(host: LabHost, job: dict[str, Any], process: str) -> Path:
-    """A process's folder on its host."""
-    return Path(host.home, "kuiper", "runs", job["job_name"], job["run_id"], process)
-
-
-def nothing_left(job: dict[str, Any]) -> None:
-    assert not agent.marked(KUIPER_RUN=job["run_id"])
 
 
 @pytest.mark.parametrize("family", ["parameter_server", "elastic_gossip", "fedavg"])
@@ -132,6 +98,43 @@ def test_a_dead_server_is_resumed(lab: Lab, tmp_path: Path) -> None:
     assert trajectory(job["run_dir"]) == trajectory(whole)
 
 
+def test_seeds_take_turns_on_every_host(lab: Lab, tmp_path: Path) -> None:
+    """The submitter has done its part once all are queued; each seed runs as by itself, bit for bit."""
+    conf = {**COMMON, **FAMILIES["parameter_server"], "seed": [1, 2]}
+    jobs = submit(spec(lab, tmp_path, "turns", conf))
+    assert [job["job_name"] for job in jobs] == ["turns-seed1", "turns-seed2"]
+    assert manager("wait", "turns").returncode == 0 and manager("collect", "turns").returncode == 0
+    simulated = json.loads(manager("submit", str(write_spec(tmp_path, "simulated", conf, 0)), "--simulate",
+                                   "--follow", "--json").stdout)
+    for job, alone in zip(jobs, simulated, strict=True):
+        assert trajectory(job["run_dir"]) == trajectory(alone["run_dir"])
+    for host in lab.hosts[1:]:
+        ends = [next(there(host, job, "").glob("worker_*/exit.json")) for job in jobs]
+        first, second = (json.loads(path.read_text()) for path in ends)
+        assert second["started"] >= first["ended"]
+
+
+def test_a_worker_whose_turn_comes_early_waits_for_its_server(lab: Lab, tmp_path: Path) -> None:
+    """On one host the first seed has failed, and is tolerated: there the second begins before elsewhere."""
+    wait = 10
+    conf = {**LONG, "aggregator": "average", "seed": [1, 2], "join_timeout": wait}
+    first, second = submit(spec(lab, tmp_path, "early", conf))
+    wait_for(lambda: step("early-seed1") > 5)
+    folder = there(lab.hosts[1], first, "worker_1")
+    agent.send(json.loads((folder / "proc.json").read_text()), signal.SIGKILL)
+    wait_for(lambda: status("early-seed2")["processes"][1]["state"] == "RUNNING")
+    time.sleep(wait + 5)  # longer than it would wait for a server that has had its turn
+    seen = status("early-seed2")
+    assert seen["state"] == "QUEUED" and status("early-seed1")["state"] == "RUNNING"
+    assert [one["state"] for one in seen["processes"]] == ["QUEUED", "RUNNING", "QUEUED", "QUEUED"]
+    assert manager("stop", "early-seed1").returncode == 0
+    wait_for(lambda: step("early-seed2") > 5)
+    assert manager("stop", "early").returncode == 0 and manager("collect", "early-seed2").returncode == 0
+    assert {event["rows"] for event in events(second["run_dir"], "step")} == {6}
+    for job in (first, second):
+        nothing_left(job)
+
+
 def test_a_rebooted_host(lab: Lab, tmp_path: Path) -> None:
     """Its processes are gone and its boot id is another: nothing is signalled there, and it is LOST."""
     job = submit(spec(lab, tmp_path, "reboot", {**LONG, "f": 0, "aggregator": "average"}))
@@ -149,24 +152,6 @@ def test_a_rebooted_host(lab: Lab, tmp_path: Path) -> None:
     assert sleeper.poll() is None
     sleeper.kill()
     nothing_left(job)
-
-
-def test_nothing_is_started_where_one_host_is_wrong(lab: Lab, tmp_path: Path) -> None:
-    def refused(says: str, code: int = 4, **changes: Any) -> None:
-        path = spec(lab, tmp_path, "wrong", LONG, **changes)
-        done = manager("submit", str(path))
-        assert done.returncode == code and says in done.stderr, done.stderr
-        assert not (tmp_path / "logs" / "wrong").exists() and "Traceback" not in done.stderr
-
-    lab.hosts[3].stop()
-    refused(f"{lab.hosts[3].address} port {lab.hosts[3].port}: it cannot be reached")
-    lab.hosts[3].start()
-    entries = lab.spec("wrong")["worker_ips"]
-    refused("no interpreter /opt/none", worker_ips=[{**entries[0], "python": "/opt/none"}, *entries[1:]])
-    refused("does not let nobody-here in", auth={"ssh_user": "nobody-here", "ssh_private_key": str(lab.key)})
-    Path(lab.hosts[2].home, "occupied").write_text("")
-    refused(f"{lab.hosts[2].address}: ", exp_path="~/occupied")
-    refused("is localhost, where workers on other hosts cannot reach it", 3, ps_ip="localhost")
 
 
 def test_a_process_that_cannot_start_rolls_all_back(lab: Lab, tmp_path: Path) -> None:
@@ -192,6 +177,30 @@ def test_of_two_submits_at_once_one_wins(lab: Lab, tmp_path: Path) -> None:
     said = [one.communicate(timeout=100) for one in both]
     assert sorted(one.returncode for one in both) == [0, 5], said
     assert manager("stop", "twice").returncode == 0
+
+
+def test_a_line_per_host(lab: Lab, tmp_path: Path) -> None:
+    """On a terminal each is updated in place; elsewhere every step is a line."""
+    path = spec(lab, tmp_path, "lines", {**LONG, "steps": 5})
+    master, slave = pty.openpty()
+    words = [sys.executable, str(ROOT / "manager.py"), "submit", str(path)]
+    submitting = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=slave)
+    os.close(slave)
+    said = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while data := os.read(master, 65536):
+            said += data
+    os.close(master)
+    assert submitting.wait() == 0 and said.count(b"reached") > len(lab.hosts)  # drawn again and again
+    last = said.decode().rpartition("staged")[2]
+    assert all(re.search(rf"\d s  {host.address} +RUNNING \(1\)", last) for host in lab.hosts), last
+    manager("stop", "lines")
+    plain = manager("submit", str(path)).stderr
+    for host in lab.hosts:
+        steps = re.findall(rf"\d s  {host.address}: (\w+)", plain)
+        assert [step for step in steps if not step.startswith(("ps", "worker"))] == [
+            "reached", "python", "code", "staged", "RUNNING"], plain
+    manager("stop", "lines")
 
 
 def test_code_is_sent_once(lab: Lab, tmp_path: Path) -> None:

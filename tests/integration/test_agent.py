@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -234,6 +235,32 @@ def test_nothing_in_a_queue_waits_for_what_is_gone(case: Case) -> None:
     assert queued.stop(grace=1).returncode == 0
     until(lambda: ran(last))
     assert last.stop(grace=1).returncode == 0 and not ran(killed)
+
+
+def test_a_port_is_kept_from_the_queue_to_the_process(case: Case) -> None:
+    """Who connects while its process waits is answered when its turn has come; the port is nobody else's."""
+    answer = ("import os, socket; listener = socket.socket(fileno=int(os.environ['KUIPER_LISTENER']))\n"
+              "for _ in range(2): listener.accept()[0].sendall(os.environ['KUIPER_QUEUED'].encode())")
+    case.start(SLEEP)
+    queued = Case(case.folder.parent.parent / "queued" / "ps", f"{RUN_ID}-queued")
+    listen = {"address": "127.0.0.1", "host": "10.0.0.1", "ports": None}
+    queued.start([sys.executable, "-c", answer], after=[str(case.folder.parent)], listen=listen)
+    endpoint = queued.json("endpoint.json")
+    assert endpoint["host"] == "10.0.0.1"
+    with socket.create_connection(("127.0.0.1", endpoint["port"]), 20) as early:
+        taken = Case(case.folder.parent.parent / "taken" / "ps", f"{RUN_ID}-taken")
+        ports = f"{endpoint['port']}-{endpoint['port']}"
+        (taken.folder / "agent.json").write_text(json.dumps(
+            {"run_id": taken.run_id, "process": "ps", "argv": SLEEP, "listen": {**listen, "ports": ports}}))
+        refused = taken.agent("start", str(taken.folder))
+        assert refused.returncode == agent.PORTS_TAKEN
+        assert f"ports {ports}: Address already in use" in refused.stderr
+        assert not (queued.folder / "proc.json").exists()
+        assert case.stop(grace=1).returncode == 0
+        assert early.recv(1) == b"1"
+    with socket.create_connection(("127.0.0.1", endpoint["port"]), 20) as late:
+        assert late.recv(1) == b"1"
+    assert queued.ended()["code"] == 0
 
 
 def test_the_log_is_rotated_while_it_is_written(case: Case) -> None:

@@ -30,6 +30,18 @@ job_conf:
   num_workers: 2
   steps: 4
 """
+KUIPERS = """\
+ps_ip: localhost
+worker_ips: ['localhost:1']
+job_conf:
+  - log_path: LOGS
+  - job_name: hello
+  - total_worker: 4
+  - data_set: iris
+  - model: softmax
+  - epochs: 4
+  - to_device: cpu
+"""
 BOMB = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 10)}]\n" for n in range(9))
 NAMES = {"slash": "a/b", "space": "a b", "single quote": "a'b", "double quote": 'a"b', "newline": "a\nb",
          "dots": "..", "climbing": "../../etc", "shell": "$(reboot)", "option": "-rf", "nothing": "",
@@ -98,6 +110,28 @@ TABLE: dict[str, tuple[str | bytes | None, tuple[str, ...]]] = {
         "limits.duration is 1e+300, and must be a time",)),
     "a word for a number": (conf("steps: many"), (
         "job_conf.steps is 'many', and must be a whole number of at least 1",)),
+    "a key of Kuiper's among ours": (conf("learning_rate: 0.1"), (
+        "job_conf.learning_rate is not a key", "what Kuiper calls learning_rate is `optimizer.lr` here")),
+    "a dataset of Kuiper's": (KUIPERS.replace("iris", "openImg"), (
+        "conf.yml:7: job_conf.data_set is 'openImg', and there is no such dataset", "known: cifar10")),
+    "Kuiper's selection": (KUIPERS + "  - sample_mode: kuiper\n  - pacer_delta: 5\n", (
+        "conf.yml:11: job_conf.sample_mode is 'kuiper'", "known: random; guided selection is not there yet")),
+    "Kuiper's policy": (KUIPERS + "  - gradient_policy: yogi\n", (
+        "job_conf.gradient_policy is 'yogi'", "write `gradient_policy: fedavg`")),
+    "Kuiper's map of clients": (KUIPERS + "  - data_mapfile: /data/clients\n", (
+        "job_conf.data_mapfile is a key of Kuiper's that has no meaning here", "partition: {dirichlet")),
+    "Kuiper's tasks": (KUIPERS + "  - task: speech\n", ("job_conf.task is 'speech'", "write `task: cv`")),
+    "Kuiper's two names of one": (KUIPERS + "  - num_participants: 5\n", (
+        "conf.yml:11: job_conf.num_participants sets algorithm.clients_per_round, which is set already at",
+        "conf.yml:6", "keep one of the two")),
+    "Kuiper's key out of bounds": (KUIPERS + "  - learning_rate: -1\n", (
+        "conf.yml:11: job_conf.optimizer.lr is -1",)),
+    "Kuiper's unknown key": (KUIPERS + "  - lerning_rate: 1\n", (
+        "conf.yml:11: job_conf.lerning_rate is not a key",)),
+    "Kuiper's entries": (KUIPERS + "executor_entry: executor.py\n", (
+        "conf.yml:11: executor_entry is not a key", "every process runs kuiper's own code")),
+    "a variable of the host's": (SPEC + "exp_path: $FEDSCALE_HOME/core\n", (
+        "exp_path is '$FEDSCALE_HOME/core'", "only $HOME may begin it")),
 } | {f"job name, {what}": (instead("hello", json.dumps(name)), (
     "conf.yml:1: job_name is ", repr(name)[:20], "letters, digits")) for what, name in NAMES.items()}
 
@@ -163,6 +197,29 @@ def test_a_bad_option_is_refused(what: str, call: Call, tmp_path: Path) -> None:
     option, code, fragments = OPTIONS[what]
     (tmp_path / "conf.yml").write_text(instead("LOGS", str(tmp_path / "logs")))
     refused(call, tmp_path, code, fragments, "-o", option)
+
+
+HOST_FILES = {
+    "a user": (b"# mine\n\nann@node1\n", ("hosts:3: is 'ann@node1', which names a user", "auth: {ssh_user")),
+    "the port of a process": (b"node1:7000\n", ("hosts:1: is 'node1:7000'", "finds its ports itself")),
+    "slots": (b"node1 slots=4\n", ("which is more than one word", "host:n")),
+    "IPv6": (b"fe80::1\n", ("which is no name or IPv4 address",)),
+    "a word for a count": (b"node1:two\n", ("hosts:1: worker_ips.0 is 'node1:two', and must count",)),
+    "an option": (b"-oProxyCommand=x\n", ("hosts:1: worker_ips.0.host is '-oProxyCommand=x'",)),
+    "no such port": (b"[node1]:99999\n", ("hosts:1: worker_ips.0.port is 99999",)),
+    "only comments": (b"# node1\n", ("hosts: names no host",)),
+    "binary": (bytes(range(256)), ("hosts: cannot be read: it is not UTF-8 text",)),
+    "nothing": (None, ("hosts: cannot be read: No such file",)),
+}
+
+
+@pytest.mark.parametrize("what", HOST_FILES)
+def test_a_bad_host_file_is_refused(what: str, call: Call, tmp_path: Path) -> None:
+    content, fragments = HOST_FILES[what]
+    (tmp_path / "conf.yml").write_text(instead("LOGS", str(tmp_path / "logs")))
+    if content is not None:
+        (tmp_path / "hosts").write_bytes(content)
+    refused(call, tmp_path, 3, fragments, "--workers", "hosts")
 
 
 @pytest.mark.parametrize("algorithm", ["parameter_server", "all_reduce"])

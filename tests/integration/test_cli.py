@@ -40,7 +40,9 @@ def manager(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[st
     return done
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["status", "x"], ["stop", "x"], ["logs", "x"]])
+@pytest.mark.parametrize("arguments", [
+    ["list"], ["status", "x"], ["stop", "x"], ["logs", "x"], ["wait", "x"], ["show", "x"], ["retry", "x"],
+    ["clean", "--dry-run"], ["completion", "bash"], ["init", "here.yml"]])
 def test_quick_verbs_import_neither_torch_nor_hydra(arguments: list[str]) -> None:
     code = (
         "import sys; from kuiper.cli import main\n"

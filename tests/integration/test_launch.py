@@ -67,7 +67,7 @@ def start(spec: Spec, does: str = "work", join_timeout: float = 20.0) -> Job:
             "job": {"mode": "cluster", "run_id": run_id},
             "processes": [{"name": one.name, "nodes": one.nodes} for one in processes],
             "conf": {"num_workers": 4, "ports": None, "threads": 1, "security": "tls",
-                     "join_timeout": join_timeout},
+                     "join_timeout": join_timeout, "algorithm": {"_peers_": False}},
         }
 
     def argv(process: Process, run_dir: Path) -> list[str]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from kuiper.errors import ConflictError, HostError
-from kuiper.link import credentials, wire
+from kuiper.link import credentials, handshake, wire
 from kuiper.link.handshake import Door, Hello
 from kuiper.link.mesh import Mesh
 from kuiper.link.wire import Header
@@ -104,6 +105,24 @@ def test_only_certificates_of_the_run_connect(mesh, tls: Path, tmp_path: Path) -
     assert server.wait_joined(0.3) == {1} and server.refused >= 6
     send_small(first, server, 1)
     assert server.inbox.lost == []
+
+
+def test_one_in_a_queue_is_waited_for_as_long_as_its_port_is_kept(
+        mesh, tls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake, "HANDSHAKE_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as kept:  # as its agent does
+        host, port = kept.getsockname()
+        with pytest.raises(HostError, match="cannot be reached"):
+            mesh(1, tls).join(host, port, 0.3)
+        with ThreadPoolExecutor(1) as pool:
+            joining = pool.submit(mesh(2, tls).join, host, port, 0.3, queued=True)
+            time.sleep(1)  # longer than the handshake and the timeout
+            assert not joining.done()
+            monkeypatch.setattr(handshake, "HANDSHAKE_SECONDS", 5.0)
+            server = mesh(0, tls)
+            server.accept(kept.dup())
+            joining.result(20)
+        assert server.wait_joined(0.3) == {2}
 
 
 def test_an_expired_certificate_is_named(mesh, tls: Path, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ ROOT = Path(kuiper.__file__).parent
 _MATHS = "errors random"
 _PURE = "aggregation attacks topology selection optim data models"
 _TORCH_FREE_CONFIG = ("config.compose config.schema config.source config.choices config.metadata "
-                      "config.bounds config.tree config.targets config.nested")
+                      "config.bounds config.tree config.targets config.nested config.kuiper_keys "
+                      "config.kuiper_conf")
 LAYERS: dict[str, str] = {
     "errors": "",
     "random": "",
@@ -54,7 +55,8 @@ LAYERS: dict[str, str] = {
 
 # Single modules that may import a single other one, inside a function only, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("cluster.launch", "link.credentials"): "certificates are made on the submitter; without torch",
+    ("cluster.staging", "link.credentials"): "certificates are made on the submitter; without torch",
+    ("cluster.account", "record.perf"): "what was brought is read back, as plain data",
     ("cli.collect", "record.perf"): "what was brought is read back, and refused if it holds more than plain data",
     ("cli.plot", "analysis"): "`plot` draws, and only who draws imports matplotlib",
 }

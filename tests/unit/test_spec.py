@@ -203,6 +203,14 @@ def test_bad_workers(spec, entry, says):
     assert all(problem.where.endswith((":2", ":3")) for problem in problems)
 
 
+def test_home_is_the_hosts_but_for_logs_and_keys(spec, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    loaded = spec(extra="exp_path: $HOME/kuiper\nlog_path: ${HOME}/logs\n"
+                        "auth: {ssh_private_key: $HOME/.ssh/id, ssh_user: ''}\n")
+    assert (loaded.exp_path, loaded.log_path) == ("$HOME/kuiper", "/home/me/logs")
+    assert loaded.address("localhost").key == "/home/me/.ssh/id" and loaded.address("localhost").user is None
+
+
 def test_how_hosts_are_reached(spec):
     loaded = spec(replace=(
         "ps_ip: localhost\nworker_ips: [localhost:2]\n",
@@ -211,6 +219,23 @@ def test_how_hosts_are_reached(spec):
     common = {"user": "ann", "key": "/keys/id"}
     assert loaded.address("node1") == Address("node1", port=2222, **common)
     assert loaded.address("node2", base="/b") == Address("node2", "/opt/python", "/b", **common)
+
+
+def test_host_files(spec, tmp_path):
+    """One host a line; options are laid over them, and what they said is kept."""
+    (tmp_path / "servers").write_text("[boss]:2222  # the first\n")
+    lines = "# all", "", "node1", "node2:4", "node3:[2,1]", "[node4]:22", "[node5]:22:2", "node1"
+    (tmp_path / "workers").write_text("\n".join(lines))
+    spec()
+    files = {"servers": tmp_path / "servers", "workers": tmp_path / "workers"}
+    loaded = load(tmp_path / "conf.yml", **files)
+    assert loaded.ps_ip == [Worker("boss", port=2222)]
+    assert loaded.worker_ips == [Worker("node1"), Worker("node2", 4), Worker("node3", 3, (0, 0, 1)),
+                                 Worker("node4", port=22), Worker("node5", 2, port=22), Worker("node1")]
+    assert loaded.where("worker_ips", 1).endswith("workers:4")
+    assert loaded.host_files == {name: path.read_bytes() for name, path in files.items()}
+    over = load(tmp_path / "conf.yml", ["worker_ips=[node9]"], **files)
+    assert over.worker_ips == [Worker("node9")] and over.where("worker_ips", 0) == "-o worker_ips=[node9]"
 
 
 def test_hosts_are_needed_and_agree(spec):

@@ -32,9 +32,12 @@ def status(name: str = "ps", **changes: Any) -> ProcessStatus:
     return process_status(name, "localhost", facts, BOOT, now=100.0)
 
 
-def ended(name: str = "ps", **changes: Any) -> ProcessStatus:
-    facts = {**RUNNING, "alive": False, "agent_alive": False, "exit.json": {**ENDED, **changes}}
-    return status(name, **facts)
+def ended(name: str = "ps", ahead: float = 0.0, **changes: Any) -> ProcessStatus:
+    """On a host whose clock is `ahead` seconds ahead."""
+    exit_json = {**ENDED, **changes}
+    exit_json["ended"] += ahead
+    facts = {**NOTHING, **RUNNING, "alive": False, "agent_alive": False, "exit.json": exit_json}
+    return process_status(name, "localhost", facts, BOOT, now=100.0 + ahead)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +100,9 @@ def test_rank_0_decides() -> None:
 @pytest.mark.parametrize("when", [60.0, 54.0], ids=["after", "before"])
 def test_the_first_process_that_went_wrong_is_the_reason(when: float) -> None:
     ps = ended(code=100, reason="failed", first_error="QuorumLost: 3 of 4", ended=when)
-    worker = ended("worker_2", code=1, reason="failed", first_error="ValueError: nan", ended=55.0)
-    seen = job(ps, ended("worker_1", ended=58.0), worker)
+    worker = ended("worker_2", code=1, reason="failed", first_error="ValueError: nan", ended=55.0, ahead=500.0)
+    later = ended("worker_1", code=1, reason="failed", first_error="ValueError: inf", ended=58.0)
+    seen = job(ps, later, worker)
     assert (seen.state, seen.reason) == (
         State.FAILED, "ps: exit code 100: QuorumLost: 3 of 4; first, worker_2: exit code 1: ValueError: nan")
     assert seen.state.exit_code == 100

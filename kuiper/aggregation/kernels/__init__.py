@@ -25,8 +25,9 @@ _IN_CACHE = 1 << 19  # values of one piece of work
 _IN_REGISTERS, _WORTH_IT = 128, 1 << 20
 
 
-def statistic(rows_nd: Tensor, what: str, f: int, low: int, high: int, last: Sequence[int] = ()) -> Tensor | None:
-    """A statistic of every column, (d,) in the rows' dtype; None where a row that is not `last` is not finite.
+def statistic(rows_nd: Tensor, what: str, f: int, low: int, high: int,
+              last: Sequence[int] = ()) -> Tensor | None:
+    """A statistic of every column, (d,) in the rows' dtype; None where a row not in `last` is not finite.
 
     Args:
         what: one of STATISTICS.

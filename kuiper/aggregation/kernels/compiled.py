@@ -62,7 +62,7 @@ def in_cache(rows, start, stop, steps, what, f, low, high, out):  # noqa: ANN001
         if what == MEDIAN and low == high:
             out[place : place + width] = block[low, :width]
             continue
-        if what == MEDIAN or what == MEAMED:
+        if what in (MEDIAN, MEAMED):
             lower, upper = block[low], block[high]
             for k in range(width):
                 centre[k] = np.float64(lower[k]) * 0.5 + np.float64(upper[k]) * 0.5
@@ -74,7 +74,7 @@ def in_cache(rows, start, stop, steps, what, f, low, high, out):  # noqa: ANN001
                     centre[k] += np.float64(values[k])
             for k in range(width):
                 centre[k] /= n - 2 * f
-        if what == MEAMED or what == PHOCAS:
+        if what in (MEAMED, PHOCAS):
             _nearest(block, width, kept, centre, shift)
         out[place : place + width] = centre[:width]
     return check.sum()
@@ -191,10 +191,10 @@ def combine(rows, weights, divisors, start, stop, out, place):  # noqa: ANN001, 
 def _add(total, rows, weights, used, column):  # noqa: ANN001, ANN202
     width, fours = len(total), len(used) // 4 * 4
     for place in range(0, fours, 4):
-        i, j, l, m = used[place], used[place + 1], used[place + 2], used[place + 3]
-        a, b, c, e = weights[i], weights[j], weights[l], weights[m]
+        i, j, m, p = used[place], used[place + 1], used[place + 2], used[place + 3]
+        a, b, c, e = weights[i], weights[j], weights[m], weights[p]
         x, y = rows[i, column : column + width], rows[j, column : column + width]
-        z, w = rows[l, column : column + width], rows[m, column : column + width]
+        z, w = rows[m, column : column + width], rows[p, column : column + width]
         for k in range(width):
             value = total[k] + a * np.float64(x[k])
             value = value + b * np.float64(y[k])

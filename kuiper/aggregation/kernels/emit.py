@@ -89,7 +89,7 @@ class _Emitter:
 
     def statistic(self, values: list[Any], n: int, f: int, what: int, low: int, high: int) -> Any:
         values = self.sorted(values, *ranks(n, f, what, low, high))
-        if what == TRIMMED or what == PHOCAS:
+        if what in (TRIMMED, PHOCAS):
             trimmed = self.mean(values[f : n - f])
         if what == TRIMMED:
             return self.narrow(trimmed)
