@@ -46,12 +46,13 @@ def _clipped(cloud: Cloud, f: int, *, tau: float, iterations: int, state: dict[s
     v_d = state["v"] if "v" in state else torch.zeros_like(cloud.rows_nd[0])
     cloud = cloud.about(v_d)
     weights_m, squared_m = np.zeros(len(cloud)), cloud.squared_from_centre()
-    for _ in range(iterations):
+    for turn in range(iterations):
+        if turn:
+            squared_m = cloud.squared_from(weights_m)
         with np.errstate(divide="ignore"):
             pull_m = np.minimum(1, tau / np.sqrt(squared_m)) / len(cloud)
-        pull_m[cloud.far] = 0
+        pull_m[np.isinf(squared_m)] = 0
         weights_m = weights_m * (1 - pull_m.sum()) + pull_m
-        squared_m = cloud.squared_from(weights_m)
     state["v"] = cloud.mean(weights_m[None]) + (1 - weights_m.sum()) * v_d
     return state["v"].clone(), weights_m
 

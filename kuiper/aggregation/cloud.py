@@ -121,17 +121,24 @@ class Cloud:
 
     def squared_norms(self) -> np.ndarray:
         """||x_i||^2, (m,), inf for those that are infinitely far: one read where nothing else is known."""
-        if self.mixture_mn is None and "_products" not in self.__dict__:
-            squares = _squared_norms(self.rows_nd)
-            far = ~np.isfinite(squares)
-            refuse_beyond(self.rule, int(far.sum()), len(self), self.f)
-        else:
-            squares, far = np.maximum(self.about_origin_mm.diagonal(), 0), self.far
-        return np.where(far, np.inf, squares)
+        if self._untouched:
+            return self._read()
+        return np.where(self.far, np.inf, np.maximum(self.about_origin_mm.diagonal(), 0))
 
     def squared_from_centre(self) -> np.ndarray:
-        """Squared distances of the vectors from the centre, (m,)."""
+        """Squared distances of the vectors from the centre, (m,): one read where they are all that is asked."""
+        if self._untouched and self.centre_d is not None:
+            return self._read(self.centre_d)
         return np.where(self.far, np.inf, np.maximum(self.gram_mm.diagonal(), 0))
+
+    @property
+    def _untouched(self) -> bool:
+        return self.mixture_mn is None and "_products" not in self.__dict__
+
+    def _read(self, centre_d: Tensor | None = None) -> np.ndarray:
+        squares = _squared_norms(self.rows_nd, centre_d)
+        refuse_beyond(self.rule, int((~np.isfinite(squares)).sum()), len(self), self.f)
+        return np.where(np.isfinite(squares), squares, np.inf)
 
     def squared_from(self, weights_m: np.ndarray) -> np.ndarray:
         """Squared distances of the vectors from a mean of them, (m,)."""
@@ -278,12 +285,13 @@ def _gram(rows_nd: Tensor, centre_d: Tensor | None, far: Sequence[int] = ()) -> 
     return total_pp.cpu().numpy()
 
 
-def _squared_norms(rows_nd: Tensor) -> np.ndarray:
+def _squared_norms(rows_nd: Tensor, centre_d: Tensor | None = None) -> np.ndarray:
     if rows_nd.device.type == "cpu":
-        return kernels.squared_norms(rows_nd)
+        return kernels.squared_norms(rows_nd, centre_d)
     total_n = torch.zeros(len(rows_nd), dtype=torch.float64, device=rows_nd.device)
     for columns in _blocks(*rows_nd.shape):
-        total_n += rows_nd[:, columns].double().square_().sum(1)
+        away_nw = rows_nd[:, columns].double()
+        total_n += (away_nw if centre_d is None else away_nw - centre_d[columns]).square().sum(1)
     return total_n.cpu().numpy()
 
 

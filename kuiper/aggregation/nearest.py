@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
+from kuiper.aggregation._order import statistic
 from kuiper.aggregation.cloud import Applied, Cloud, Weights, apply, in_n_space, majority, unwrapped
 from kuiper.errors import JobFailed, SpecError
 
@@ -64,7 +65,8 @@ def aksel(cloud: Cloud, f: int, *, keep: str = "majority") -> Weights:
         raise SpecError(f"aksel: keep = {keep!r}", "choose one of majority, n-f")
     if cloud.mixture_mn is not None:  # the median of mixtures is none of the rows'
         cloud = Cloud(cloud.vectors(), f, "aksel")
-    return nearest(cloud.squared_from_centre(), (n + 1) // 2 if keep == "majority" else n - f)
+    about = cloud.about(statistic("aksel", "median", cloud.rows_nd, f))
+    return nearest(about.squared_from_centre(), (n + 1) // 2 if keep == "majority" else n - f)
 
 
 @in_n_space
@@ -88,6 +90,8 @@ def monna(cloud: Cloud, f: int, *, reference: int = 0) -> Weights:
     """
     majority("monna", len(cloud), f)
     trusted(cloud, "monna", reference)
+    if cloud.mixture_mn is None:
+        return nearest(cloud.about(cloud.rows_nd[reference]).squared_from_centre(), len(cloud) - f)
     return nearest(cloud.squared_mm[reference], len(cloud) - f)
 
 
@@ -96,7 +100,8 @@ def trusted(cloud: Cloud, rule: str, reference: int) -> None:
     if not 0 <= reference < len(cloud):
         raise SpecError(f"{rule}: reference = {reference} is not one of the rows 0..{len(cloud) - 1}",
                         "give the index of the trusted row")
-    if cloud.far[reference]:
+    lost = cloud.far[reference] if cloud.mixture_mn is not None else not cloud.rows_nd[reference].isfinite().all()
+    if lost:
         raise JobFailed(f"{rule}: the trusted row, {reference}, is not finite or overflows",
                         "an honest node diverged: lower the learning rate")
 

@@ -107,14 +107,17 @@ def combine(rows_nd: Tensor, weights_mn: np.ndarray, divisors_m: np.ndarray) -> 
     return result
 
 
-def squared_norms(rows_nd: Tensor) -> np.ndarray:
-    """Of every row, (n,) float64; not finite where a row is not, or overflows."""
+def squared_norms(rows_nd: Tensor, centre_d: Tensor | None = None) -> np.ndarray:
+    """Of every row less a centre, (n,) float64; not finite where a row is not, or overflows."""
     from kuiper.aggregation.kernels import compiled
 
     def piece(columns: slice) -> np.ndarray:
         values, start, stop = _plain(rows_nd, columns)
         squares = np.zeros(len(values))
-        compiled.norms(values, start, stop, squares)
+        centre = np.zeros(stop - start, values.dtype)
+        if centre_d is not None:
+            centre[: columns.stop - columns.start] = _numpy(centre_d[columns])
+        compiled.norms(values, centre, start, stop, squares)
         return squares
 
     with np.errstate(invalid="ignore", over="ignore"):

@@ -207,10 +207,11 @@ def _add(total, rows, weights, used, column):  # noqa: ANN001, ANN202
 
 
 @njit(fastmath={"reassoc", "contract", "nsz"}, **_OPTIONS)
-def norms(rows, start, stop, squares):  # noqa: ANN001, ANN201
-    """Add each row's sum of squares over columns start..stop-1 to squares (n,), in float64."""
+def norms(rows, centre, start, stop, squares):  # noqa: ANN001, ANN201
+    """Add to squares (n,) each row's squared distance from centre, centre[0] being `start`'s, in float64."""
     for i in range(rows.shape[0]):
         row, total = rows[i, start:stop], 0.0
         for k in range(len(row)):
-            total += np.float64(row[k]) * np.float64(row[k])
+            away = np.float64(row[k]) - np.float64(centre[k])
+            total += away * away
         squares[i] += total
