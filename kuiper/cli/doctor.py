@@ -20,8 +20,8 @@ def doctor(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Look at every host of a spec: key, login, python, torch, GPUs, disk, clock, ports, leftovers."""
-    from kuiper.cli.show import console, print_json
+    """Look at every host of a spec: key, login, python, torch, GPUs, disk, clock, data set, ports, leftovers."""
+    from kuiper.cli.show import console, note, print_json, program
     from kuiper.cluster.doctor import examine
     from kuiper.cluster.spec import load
     from kuiper.errors import HostError
@@ -41,4 +41,6 @@ def doctor(
         found = finding.detail + (f"\n-> {finding.remedy}" if finding.remedy else "")
         table.add_row(finding.host, finding.subject, Text(finding.verdict, COLOURS[finding.verdict]), found)
     console().print(table)
+    if not quiet:
+        note("mend what is wrong before you submit" if wrong else f"nothing is in the way: {program()} submit {path}")
     raise typer.Exit(HostError.exit_code if wrong else 0)

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kuiper.cli.show import evaluation_text, note, number
+from kuiper.cli.troubles import Troubles, unreached
 from kuiper.cluster.states import JobStatus, parse_events
 from kuiper.cluster.store import Job, observe
 from kuiper.errors import HostError
@@ -118,16 +119,17 @@ def view(quiet: bool) -> View:
 def follow(job: Job, shown: View) -> JobStatus:
     """Show a job until it has ended; returns what it ended as. KeyboardInterrupt passes through."""
     path, host = job.at(job.processes[0]).metrics, job.host(job.processes[0])
-    offset, rest, looked = 0, b"", 0.0
+    offset, rest, looked, troubles = 0, b"", 0.0, Troubles()
     ended_at: float | None = None
     status: JobStatus | None = None
     try:
         while True:
             if time.monotonic() - looked >= (LOOK_AT_END if ended_at else LOOK_EVERY):
                 status, looked = observe([job], detailed=True)[0], time.monotonic()
+                troubles.tell(unreached([status]))
             try:
                 data = host.get(path, offset)
-            except HostError:  # not written yet
+            except HostError:  # not written yet, or out of reach
                 data = b""
             offset += len(data)
             whole, newline, rest_of_it = (rest + data).rpartition(b"\n")

@@ -34,6 +34,7 @@ def logs(
     With -f a host that cannot be reached is said; its lines come when it is back, none lost or doubled.
     """
     from kuiper.cli.show import fail
+    from kuiper.cli.troubles import Troubles
     from kuiper.cluster.logs import merged, readers
     from kuiper.cluster.store import find, observe
     from kuiper.errors import PartlyDone, UsageError
@@ -47,7 +48,7 @@ def logs(
         raise UsageError(f"--grep {grep!r} is no regular expression: {error}", "escape it with \\") from error
     sources = [source for one in found for source in readers(one, rank)]
     shown = _lines(len(found) > 1, sources, quiet, as_json)
-    troubles: dict[str, str] = {}
+    troubles = Troubles()
     waits_until = None
     try:
         while True:
@@ -56,17 +57,20 @@ def logs(
             for line in merged(sources, whole=not going):
                 if pattern.search(line.text) and (line.is_error or not errors):
                     shown(line)
-            troubles = _say_troubles(sources, troubles, follow)
+            _say_gaps(sources)
+            now = {source.host: source.trouble for source in sources if source.trouble}
+            if follow:
+                troubles.tell(now)
             if not going:
                 waits_until = waits_until or time.monotonic() + PATIENCE
-                if not (follow and troubles) or time.monotonic() > waits_until:
+                if not (follow and now) or time.monotonic() > waits_until:
                     break
             time.sleep(REFRESH)
     except KeyboardInterrupt:
         return
-    if troubles:
+    if now:
         remedy = "ask again when that is mended: its lines are missing"
-        fail(PartlyDone("; ".join(troubles.values()), remedy), as_json)
+        fail(PartlyDone("; ".join(now.values()), remedy), as_json)
 
 
 def _lines(several: bool, sources: Sequence[Reader], quiet: bool, as_json: bool) -> Callable[[Line], None]:
@@ -89,23 +93,11 @@ def _lines(several: bool, sources: Sequence[Reader], quiet: bool, as_json: bool)
     return show
 
 
-def _say_troubles(sources: Sequence[Reader], before: dict[str, str], follow: bool) -> dict[str, str]:
-    """Note hosts that cannot be reached any more, or again, and lines that were lost.
-
-    Returns:
-        The troubles now, by host.
-    """
+def _say_gaps(sources: Sequence[Reader]) -> None:
+    """Note lines that were lost."""
     from kuiper.cli.show import note
 
-    now = {source.host: source.trouble for source in sources if source.trouble}
-    for host in now if follow else ():
-        if host not in before:
-            note(f"{now[host]}: trying again")
-    for host in before:
-        if host not in now:
-            note(f"{host} is back")
     for source in sources:
         if source.gaps:
             note(f"{source.host}: lines of {source.process} were rotated away before they could be read")
             source.gaps = 0
-    return now

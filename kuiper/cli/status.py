@@ -28,6 +28,7 @@ def status(
 ) -> None:
     """Show a job: per process its state, why, step, rate, loss and the age of its heartbeat."""
     from kuiper.cli.show import console, fail, print_each, status_json
+    from kuiper.cli.troubles import unreached
     from kuiper.cluster.store import find, observe
     from kuiper.errors import PartlyDone
 
@@ -53,8 +54,7 @@ def status(
         return
     if not (live or as_json or quiet):
         out.print(_views(found, seen))
-    unreached = (process for status in seen for process in status.processes if not process.reached)
-    failures = {process.host: process.reason for process in unreached}
+    failures = unreached(seen)
     if failures:
         fail(PartlyDone("; ".join(failures.values()), "what is shown of it is what was last seen"), as_json)
 

@@ -19,16 +19,21 @@ def wait(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Wait for jobs; the exit code is 0, or that of one that failed, has not ended, or was stopped."""
+    """Wait for jobs; the exit code is 0, or that of one that failed, has not ended, or was stopped.
+
+    A host that cannot be asked is said, and asked again.
+    """
     from kuiper.cli.show import job_json, print_json, worst
+    from kuiper.cli.troubles import Troubles, unreached
     from kuiper.cluster.store import find, observe
 
     found = [one for job in jobs for one in find(job)]
     deadline = None if timeout is None else time.monotonic() + timeout
-    statuses = observe(found)
+    statuses, troubles = observe(found), Troubles()
     while not all(status.state.final for status in statuses):
         if deadline is not None and time.monotonic() > deadline:
             break
+        troubles.tell(unreached(statuses))
         time.sleep(REFRESH)
         statuses = observe(found)
     if as_json:

@@ -306,6 +306,13 @@ def rotate(log, limit, keep):
 # ---------------------------------------------------------------- supervision
 
 
+def with_setup(commands, argv):
+    """A command line that runs the setup commands in one shell, and then becomes `argv`."""
+    if not commands:
+        return list(argv)
+    return ["bash", "-c", SETUP, "kuiper", str(len(commands)), *commands, *argv]
+
+
 class Supervisor:
     """One process, from its start to its exit.json."""
 
@@ -415,10 +422,8 @@ class Supervisor:
                 reserve(self.path(name))
 
     def spawn(self):
-        plan, setup = self.plan, self.plan.get("setup_commands") or []
-        argv = list(plan["argv"])
-        if setup:
-            argv = ["bash", "-c", SETUP, "kuiper", str(len(setup))] + list(setup) + argv
+        plan = self.plan
+        argv = with_setup(plan.get("setup_commands") or [], plan["argv"])
         env = dict(os.environ)
         env.update(plan.get("env") or {})
         env.update(self.secrets)

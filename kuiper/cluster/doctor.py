@@ -1,4 +1,4 @@
-"""What would stand in the way of a spec on its hosts, before it is submitted. Changes nothing."""
+"""What would stand in the way of a spec on its hosts, before it is submitted. Nothing there is changed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kuiper.cluster.dataset import of_dataset
 from kuiper.cluster.fitness import Finding, of_all, of_one
 from kuiper.cluster.host import AT_ONCE, LOCAL, connect
 from kuiper.cluster.paths import absolute
@@ -52,7 +53,14 @@ while True:
 
 
 def examine(spec: Spec) -> list[Finding]:
-    """All findings, host by host."""
+    """All findings, host by host.
+
+    Raises:
+        SpecError: the spec is wrong.
+    """
+    from kuiper.config.compose import compose  # Hydra: only those who compose pay for it
+
+    dataset = compose(spec.each()[0])["conf"]["dataset"]
     hosts = list(dict.fromkeys(entry.host for entry in (*spec.ps_ip, *spec.worker_ips)))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         looked = dict(zip(hosts, pool.map(lambda name: _look(spec, name), hosts), strict=True))
@@ -61,6 +69,7 @@ def examine(spec: Spec) -> list[Finding]:
     for name, found in facts.items():
         findings += of_one(spec, name, found)
     findings += of_all(facts)
+    findings += of_dataset(spec, dataset, facts)
     findings += _paths(spec, facts)
     findings += _here(spec)
     return sorted(findings, key=lambda finding: [*hosts, HERE].index(finding.host))

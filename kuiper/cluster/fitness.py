@@ -24,7 +24,7 @@ class Finding:
     """One thing that was looked at on one host.
 
     Attributes:
-        verdict: 'ok', 'warning' (it works, perhaps not as hoped) or 'wrong' (a submit is refused).
+        verdict: 'ok', 'warning' (it works, perhaps not as hoped) or 'wrong' (a submit is refused, or fails).
     """
 
     host: str

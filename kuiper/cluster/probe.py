@@ -17,6 +17,7 @@ import time
 from importlib import metadata
 
 SECONDS = 60
+TRIAL = 1 << 20
 NVIDIA = "/proc/driver/nvidia/gpus"
 THOROUGH = (
     "import json, torch\n"
@@ -93,9 +94,17 @@ def room(folder):
     if not os.path.isdir(folder):
         return 0, "%s is not a folder" % folder
     free = shutil.disk_usage(folder).free
-    if os.access(folder, os.W_OK | os.X_OK):
-        return free, ""
-    return free, "%s cannot be written to: it is read-only, or not this user's" % folder
+    trial = os.path.join(folder, ".kuiper-%d.tmp" % os.getpid())
+    try:
+        try:
+            with open(trial, "xb", buffering=0) as file:
+                file.write(b" " * min(free, TRIAL))
+        finally:
+            if os.path.exists(trial):
+                os.unlink(trial)
+    except OSError as error:  # read-only, not this user's, no quota
+        return free, "%s cannot be written to: %s" % (folder, error.strerror)
+    return free, ""
 
 
 def main():

@@ -26,14 +26,18 @@ UNPACK_TIMEOUT = 60.0
 UNPACK = """
 import os, shutil, sys, tarfile, tempfile
 archive, folder = sys.argv[1:]
-made = tempfile.mkdtemp(prefix=".", dir=os.path.dirname(folder))
-with tarfile.open(archive) as tar:
-    tar.extractall(made)
 try:
-    os.rename(made, folder)
-except OSError:  # another submit was faster
-    shutil.rmtree(made)
-os.unlink(archive)
+    made = tempfile.mkdtemp(prefix=".", dir=os.path.dirname(folder))
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(made)
+        os.rename(made, folder)
+    except OSError as error:
+        shutil.rmtree(made)
+        if not os.path.isdir(folder):  # else another submit was faster
+            sys.exit(str(error))
+finally:
+    os.unlink(archive)
 """
 
 

@@ -12,7 +12,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,8 @@ SILENCE = 20.0
 SESSIONS = 5
 """At once over one connection. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
 OPEN = Slots(AT_ONCE)
-WRITE = 'mkdir -p -- "$1" && head -c "$2" /dev/zero > "$3"; rm -f -- "$3"'
+WRITE = 'mkdir -p -- "$1" && dd if=/dev/zero of="$3" bs="$2" count=1 status=none; rm -f -- "$3"'
+"""As a file of $2 bytes is written: $1 is its folder."""
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says is raised as well
 
 
@@ -54,6 +55,10 @@ class Reopening(Connection):
         super().open()
         self.transport.set_keepalive(KEEPALIVE)
         watch(self.transport.sock)
+
+    def close(self) -> None:
+        super().close()
+        self.client.close()  # Fabric leaves one open that was not let in, and its thread with it
 
     def create_session(self) -> paramiko.Channel:
         return self.again(super().create_session)
@@ -110,13 +115,15 @@ class SshHost:
         self.python = address.python
         self._address = address
         self._login = Login.of(address.host, address.user, address.port, address.key)
+        self._has_agent = False
 
-    @cached_property
+    @property
     def agent(self) -> str:
         """Brought there when it is not."""
         path = PurePosixPath(agent_place(self._address))
-        if not self.exists(path):
+        if not self._has_agent and not self.exists(path):
             self.put(Path(agent.__file__), path)
+        self._has_agent = True
         return str(path)
 
     def reach(self) -> None:
@@ -161,7 +168,7 @@ class SshHost:
                         sftp.remove(str(temporary))
                     raise
         except Refused as error:  # SFTP says no more than "Failure"; the same by a command says why
-            words = ["sh", "-c", WRITE, "sh", str(path.parent), str(len(data)), str(temporary)]
+            words = ["sh", "-c", WRITE, "sh", str(path.parent), str(len(data) or 1), str(temporary)]
             said = self.run(words, CONNECT_TIMEOUT).err.strip()
             if not said:
                 raise

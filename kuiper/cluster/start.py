@@ -92,7 +92,7 @@ def start_agents(job: Job, processes: Sequence[store.Process], say: Say) -> None
     if result.code:
         said = f"{host.name}: starting {names} failed: {(result.err or result.out).strip()}"
         if result.code == agent.PORTS_TAKEN:
-            raise ConflictError(said, "end what listens there, or give another range: job_conf.ports")
+            raise ConflictError(said, "give job_conf.ports a range with a free port for each seed")
         if result.code == agent.NOT_REACHED:
             raise HostError(said, "open it in the firewalls between, or give a range that is: job_conf.ports")
         raise HostError(said, f"see the logs in {paths[0].folder.parent} there")

@@ -82,10 +82,13 @@ class _Translation:
         """A choice of a group: by Kuiper's name, by ours, or a classifier of torchvision by its own."""
         known = self.names[key.to]
         text = "" if value is None else value
-        ours = key.values.get(text, text) if isinstance(text, str) else text
+        if not isinstance(text, str):  # a choice with its parameters, as we write it
+            self.set(name, key.to, value)
+            return
+        ours = key.values.get(text, text)
         if ours in known:
             self.set(name, key.to, ours)
-        elif key.to == "model" and str(ours).startswith(TORCHVISION):
+        elif key.to == "model" and ours.startswith(TORCHVISION):
             self.set(name, key.to, {"torchvision": {"name": ours}})
         else:
             self.unsettled.add(key.to)
@@ -98,12 +101,13 @@ class _Translation:
         top = to in schema.SPEC
         target, at = (self.document.data, (to,)) if top else (self.ours, ("job_conf", to))
         if to in target:
-            self.problem(name, f"sets {to}, which is set already at {place[at]}", "keep one of the two")
+            first = self.document.where(*at)
+            self.problem(name, f"sets {to}, which is set already at {first}", "keep one of the two")
             return
         if isinstance(value, str):
             value = HOME.sub("~", value)
         target[to] = value
-        changed, old = f": {value}" * (value != self.theirs[name]), ("job_conf", name)
+        changed, old = f": {schema.shown(value)}" * (value != self.theirs[name]), ("job_conf", name)
         if name == to and not top and not changed:
             return
         place.update({at + path[2:]: line for path, line in place.items() if path[:2] == old})
@@ -119,18 +123,19 @@ class _Translation:
     def chosen(self, group: str) -> str:
         """The choice of a group by now, by default Kuiper's."""
         choice = self.ours.get(group, DEFAULTS[group])
-        return next(iter(choice)) if isinstance(choice, dict) else choice
+        return next(iter(choice), "") if isinstance(choice, dict) else choice
 
     def defaults(self) -> None:
         """What Kuiper does unasked; of a group, only where its choice is Kuiper's."""
         rate = self.ours.get("optimizer.lr", DEFAULTS["optimizer.lr"])
         number = isinstance(rate, int | float) and rate > LEAST_RATE
         least = {"schedule.floor": LEAST_RATE / rate} if number else {}
-        clients = {"num_workers": self.theirs.get("total_worker", self.theirs.get("num_participants"))}
+        count = self.theirs.get("total_worker", self.theirs.get("num_participants"))
+        clients = {"num_workers": count} if isinstance(count, int) else {}
         added = []
         for to, value in {**DEFAULTS, **least, **clients}.items():
             group = to.partition(".")[0]
-            if to in self.ours or value is None or group in self.unsettled:
+            if to in self.ours or group in self.unsettled:
                 continue
             if "." in to and self.chosen(group) != DEFAULTS[group]:
                 continue

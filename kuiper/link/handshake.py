@@ -162,7 +162,7 @@ class Door:
                 problem, refused = error, refused + 1
             except OSError as error:
                 problem = error
-            if time.monotonic() - began > 2 * HANDSHAKE_SECONDS:  # only one that stood lasts so long
+            if queued and time.monotonic() - began > 2 * HANDSHAKE_SECONDS:  # it was connected
                 deadline = time.monotonic() + timeout
             if time.monotonic() + _RETRY_SECONDS > deadline or refused > _REFUSALS_TAKEN:
                 raise HostError(

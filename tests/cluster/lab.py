@@ -20,6 +20,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -94,8 +95,8 @@ class Lab:
         shutil.rmtree(self.folder)
 
     def host(self, address: str) -> LabHost:
-        """The host at that address, or StopIteration."""
-        return next(host for host in self.hosts if host.address == address.partition(":")[0])
+        """The host at that address, as it is or as in the inventory; or StopIteration."""
+        return next(host for host in self.hosts if address in (host.address, host.known_as))
 
     def known_hosts(self) -> str:
         """Lines for a known_hosts file."""
@@ -115,12 +116,18 @@ class Lab:
         }  # fmt: skip
 
 
+def listed(hosts: Sequence[LabHost]) -> str:
+    """The lines of a host file."""
+    return "".join(f"{host.known_as}\n" for host in hosts)
+
+
 def start(count: int, folder: Path, namespaces: bool) -> None:
     """Make one for a person: with an inventory and a conf.yml, and a word on how to go on."""
     lab = Lab.up(folder, count, namespaces)
     conf = lab.spec("lab", job_conf={**SPEC, "num_workers": 2 * (count - 1)})
     (folder / "conf.yml").write_text(yaml.safe_dump(conf, sort_keys=False))
-    (folder / "inventory").write_text("".join(f"{host.address}:{host.port}\n" for host in lab.hosts))
+    for name, hosts in (("inventory", lab.hosts), ("servers", lab.hosts[:1]), ("workers", lab.hosts[1:])):
+        (folder / name).write_text(listed(hosts))
     print(f"{count} hosts, {lab.hosts[0].address} to {lab.hosts[-1].address}; see {folder}/inventory\n"
           f"python manager.py trust {folder}/conf.yml             # first\n"
           f"python manager.py submit {folder}/conf.yml --follow   # edit it as you like\n"

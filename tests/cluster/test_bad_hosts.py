@@ -25,6 +25,28 @@ from tests.integration.jobs import manager
 pytestmark = pytest.mark.cluster
 CONF = {"dataset": "digits", "model": "softmax", "algorithm": "parameter_server", "aggregator": "median",
         "num_workers": 6, "f": 2, "steps": 1_000_000, "eval_interval": 1000, "batch_size": 8}
+NO_QUOTA_LEFT = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+ssize_t write(int fd, const void *data, size_t size) {
+    ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    const char *full = getenv("FULL");
+    if (length > 0 && full && strncmp(path, full, strlen(full)) == 0) {
+        errno = EDQUOT;
+        return -1;
+    }
+    return real(fd, data, size);
+}
+"""
+SFTP = "/usr/lib/openssh:/usr/libexec/openssh:/usr/lib/ssh:/usr/libexec"
 BAD = 2
 """The host that is wrong, where the case does not say otherwise."""
 
@@ -183,7 +205,7 @@ def test_a_bad_host_is_told_and_nothing_is_left(case: str, lab: Lab, tmp_path: P
 
 @pytest.mark.parametrize(("options", "pattern"), [
     ("size=512k", r"kuiper has \d+ kB free, less than"),
-    ("size=4m,ro", "kuiper cannot be written to: it is read-only"),
+    ("size=4m,ro", "kuiper cannot be written to: Read-only file system"),
 ], ids=["full", "read-only"])  # fmt: skip
 def test_a_bad_disk(options: str, pattern: str, lab: Lab, tmp_path: Path) -> None:
     with disk(lab.hosts[BAD], options):
@@ -194,13 +216,44 @@ def test_a_bad_disk(options: str, pattern: str, lab: Lab, tmp_path: Path) -> Non
 def test_a_disk_that_fills_up_while_files_are_sent(lab: Lab, tmp_path: Path) -> None:
     with disk(lab.hosts[BAD], "size=8m,nr_inodes=600"):
         path = write(lab, tmp_path, None)
-        for number in range(599):  # the code needs more
+        for number in range(590):  # the code needs more than what is left
             Path(lab.hosts[BAD].home, "kuiper", str(number)).touch()
         done = manager("submit", str(path))
         assert done.returncode == 4 and "No space left on device" in done.stderr, done.stderr
-        assert f"{lab.hosts[BAD].address}: cannot write" in done.stderr and "\n  -> " in done.stderr
+        assert f"{lab.hosts[BAD].address}: cannot unpack" in done.stderr and "\n  -> " in done.stderr
         nothing_left(lab, tmp_path)
-        assert len(os.listdir(Path(lab.hosts[BAD].home, "kuiper"))) == 599
+        assert not os.listdir(Path(lab.hosts[BAD].home, "kuiper", "code"))
+
+
+def test_a_quota_that_is_used_up(lab: Lab, tmp_path: Path) -> None:
+    """Its kernel need not have quotas: whatever a login on this host runs gets write()'s error of one."""
+    host, library = lab.hosts[BAD], tmp_path / "quota.so"
+    compiler, server = shutil.which("cc"), shutil.which("sftp-server", path=SFTP)
+    if not compiler or not server:
+        pytest.skip("needs a C compiler and an sftp-server that is a program")
+    shutil.rmtree(Path(host.home, "kuiper"), ignore_errors=True)
+    (tmp_path / "quota.c").write_text(NO_QUOTA_LEFT)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "quota.c", "-ldl"], check=True)
+    config = Path(host.folder, "sshd_config")
+    before = config.read_text()
+    try:
+        host.stop()
+        config.write_text(before.replace("SetEnv ", f"SetEnv LD_PRELOAD={library} FULL={host.home}/kuiper/ ")
+                          .replace("internal-sftp", server))
+        host.start()
+        path = write(lab, tmp_path, None)
+        Path(host.home, "kuiper").mkdir()
+        both_say("kuiper cannot be written to: Disk quota exceeded", path, host.address)
+        Path(host.home, "kuiper").rmdir()  # now nothing is noticed before it is made
+        done = manager("submit", str(path))
+        assert done.returncode == 4 and "Disk quota exceeded" in done.stderr, done.stderr
+        assert f"{host.address}: cannot write" in done.stderr and "\n  -> " in done.stderr
+        nothing_left(lab, tmp_path)
+        assert not [path for path in Path(host.home, "kuiper").rglob("*") if path.is_file()]
+    finally:
+        host.stop()
+        config.write_text(before)
+        host.start()
 
 
 def test_log_path_is_a_file(lab: Lab, tmp_path: Path) -> None:

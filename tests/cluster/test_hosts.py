@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePath
 
+import paramiko
 import pytest
 import yaml
 
@@ -17,8 +20,9 @@ from kuiper.cluster.host import Address, Host, LocalHost
 from kuiper.cluster.paths import known_hosts
 from kuiper.cluster.ssh import SESSIONS, SshHost
 from kuiper.errors import HostError
-from tests.cluster.lab import Lab, LabHost, keygen
+from tests.cluster.lab import Lab, LabHost, keygen, listed
 from tests.integration.jobs import manager
+from tests.integration.test_faults import wait_for
 
 pytestmark = pytest.mark.cluster
 HOSTILE = ["a b", "'", '"', "; touch hacked", "$(touch hacked)", "`touch hacked`", "line\nline", "*", "~", "\\", "-n",
@@ -114,6 +118,7 @@ def test_an_unknown_and_a_changed_host_key_are_refused(lab: Lab) -> None:
     path.write_text(f"{lines[1].split()[0]} {' '.join(lines[0].split()[1:])}\n")
     with pytest.raises(HostError, match="host key has changed: ssh-ed25519 SHA256:"):
         SshHost(where).run(["true"], 20)
+    wait_for(lambda: not [one for one in threading.enumerate() if isinstance(one, paramiko.Transport)])
 
 
 def test_trust_and_doctor(lab: Lab, tmp_path: Path) -> None:
@@ -123,7 +128,7 @@ def test_trust_and_doctor(lab: Lab, tmp_path: Path) -> None:
     del spec["ps_ip"], spec["worker_ips"]
     path.write_text(yaml.safe_dump(spec))
     for name, hosts in (("servers", lab.hosts[:1]), ("workers", lab.hosts[1:])):
-        (tmp_path / name).write_text("".join(f"[{host.address}]:{host.port}\n" for host in hosts))
+        (tmp_path / name).write_text(listed(hosts))
     words = str(path), "--servers", "servers", "--workers", "workers"
     known_hosts().unlink()
     asked = manager("doctor", *words, "--json")
@@ -142,3 +147,24 @@ def test_trust_and_doctor(lab: Lab, tmp_path: Path) -> None:
     known_hosts().write_text("\n".join([f"{lines[1].split()[0]} {' '.join(lines[0].split()[1:])}", *lines[2:]]) + "\n")
     changed = manager("trust", *words, "--yes")
     assert changed.returncode == 4 and "CHANGED" in changed.stdout and lab.hosts[1].address in changed.stderr
+
+
+def test_doctor_compares_the_data_sets_of_hosts(lab: Lab, tmp_path: Path) -> None:
+    """They are looked for as the processes would: after the setup commands, in the host's own home."""
+    for host in lab.hosts:
+        held = Path(host.home, "data", "MNIST", "raw", "train")
+        held.parent.mkdir(parents=True)
+        held.write_text("others" if host is lab.hosts[3] else "same")
+    conf = {"algorithm": "parameter_server", "num_workers": 6, "model": "softmax", "dataset": "mnist", "steps": 5}
+    spec = lab.spec("held", job_conf=conf, setup_commands=["echo hello", "export KUIPER_DATA=$HOME/data"])
+    (tmp_path / "conf.yml").write_text(yaml.safe_dump(spec))
+
+    def found() -> tuple[int, list[str]]:
+        done = manager("doctor", "conf.yml", "--json")
+        return done.returncode, [one["verdict"] for one in json.loads(done.stdout) if one["subject"] == "dataset"]
+
+    assert found() == (0, ["ok", "ok", "ok", "warning"])
+    shutil.rmtree(Path(lab.hosts[1].home, "data"))
+    assert found() == (4, ["ok", "wrong", "ok", "warning"])
+    for host in lab.hosts:
+        shutil.rmtree(Path(host.home, "data"), ignore_errors=True)

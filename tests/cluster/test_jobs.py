@@ -71,6 +71,8 @@ def test_a_host_that_cannot_be_reached_is_named_and_stopped_later(lab: Lab, tmp_
     worker = seen["processes"][2]
     assert seen["state"] == "RUNNING" and not worker["reached"] and worker["state"] == "RUNNING"
     assert "cannot be reached" in worker["reason"]
+    waited = manager("wait", "down", "--timeout", "3")
+    assert waited.returncode == 101 and waited.stderr.count("cannot be reached") == 1
     stopped = manager("stop", "down")
     assert stopped.returncode == 104 and f"{lab.hosts[2].address} port" in stopped.stderr
     partly = manager("collect", "down")

@@ -126,6 +126,9 @@ TABLE: dict[str, tuple[str | bytes | None, tuple[str, ...]]] = {
         "conf.yml:6", "keep one of the two")),
     "Kuiper's key out of bounds": (KUIPERS + "  - learning_rate: -1\n", (
         "conf.yml:11: job_conf.optimizer.lr is -1",)),
+    "Kuiper's choice as a list": (KUIPERS + "  - sample_mode: [random]\n  - gradient_policy: {}\n", (
+        "conf.yml:11: job_conf.selector is ['random'], and must be a choice",
+        "conf.yml:12: job_conf.algorithm is {}, and must be a choice")),
     "Kuiper's unknown key": (KUIPERS + "  - lerning_rate: 1\n", (
         "conf.yml:11: job_conf.lerning_rate is not a key",)),
     "Kuiper's entries": (KUIPERS + "executor_entry: executor.py\n", (

@@ -77,12 +77,12 @@ def test_each_key_is_said_at_its_line(read: Read) -> None:
     assert said == [
         ":10: whatever it activates, processes run the `python` of their host, "
         "{host: ..., python: /path/to/python}",
-        ":12: log_path: '$HOME/Kuiper/evals' -> log_path: ~/Kuiper/evals, on this machine; "
+        ":12: log_path: '$HOME/Kuiper/evals' -> log_path: '~/Kuiper/evals', on this machine; "
         "`collect` brings what hosts have below exp_path",
         ":13: job_name: 'shufflenet_kuiper' -> job_name",
         ":14: total_worker: 100 -> job_conf.algorithm.clients_per_round",
         ":15: data_set: 'cifar10' -> job_conf.dataset",
-        ":16: data_dir: '$HOME/data' -> job_conf.dataset.root: ~/data",
+        ":16: data_dir: '$HOME/data' -> job_conf.dataset.root: '~/data'",
         ":17: sample_mode: 'random' -> job_conf.selector",
         ":18: model: 'shufflenet_v2_x2_0' -> job_conf.model: {'torchvision': {'name': 'shufflenet_v2_x2_0'}}",
         ":19: round_penalty: 2.0 -> no effect, selector is random",
@@ -108,6 +108,11 @@ def test_what_a_file_says_besides(read: Read) -> None:
     assert parameters(found["schedule"], "every", "floor") == ["step", 10, pytest.approx(0.1)]
     assert (found["seed"], found["num_workers"], found["rounds"]) == (233, 1000, 7)
     assert found["partition"]["alpha"] == 0.3
+
+
+def test_a_choice_may_be_written_as_ours(read: Read) -> None:
+    spec = read("gradient_policy: {fedavg: {weighting: uniform}}")
+    assert parameters(conf(spec)["algorithm"], "weighting", "clients_per_round") == ["fedavg", "uniform", 100]
 
 
 def test_what_is_of_another_choice_is_left_out(read: Read) -> None:
