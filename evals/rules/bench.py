@@ -29,7 +29,8 @@ SPARE = 3 << 30
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--passes", type=int, default=9)
@@ -51,11 +52,13 @@ def main() -> None:
     report(found, HERE)
 
 
-def _ask(what: str, rule: str, n: int, d: int, f: int, passes: int, threads: int, byzfl: bool) -> dict[str, Any]:
-    ask = {"what": what, "rule": rule, "n": n, "d": d, "f": f, "passes": passes, "threads": threads, "byzfl": byzfl}
+def _ask(what: str, rule: str, n: int, d: int, f: int, passes: int, threads: int,
+         byzfl: bool) -> dict[str, Any]:
+    ask = {"what": what, "rule": rule, "n": n, "d": d, "f": f, "passes": passes, "threads": threads,
+           "byzfl": byzfl}
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-m", "evals.rules.measure", json.dumps(ask)], check=True,
-                          capture_output=True, text=True, env=environment)
+    words = [sys.executable, "-W", "ignore", "-m", "evals.rules.measure", json.dumps(ask)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, env=environment)
     answer = json.loads(done.stdout.splitlines()[-1])
     print(rule, n, d, {who: values for who, values in answer.items() if who == "why"} or "", flush=True)
     return ask | {"answer": answer}

@@ -1,4 +1,4 @@
-"""Times one rule at one size, or its memory, in a process of its own: python -m evals.rules.measure '{...}'."""
+"""Times one rule at one size, or its memory, in a process of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def times(name: str, rows: torch.Tensor, f: int, passes: int, byzfl: bool) -> dict[str, list[float]]:
-    """Milliseconds of every pass: the rule, its counterpart, and what their arithmetic is measured by, in turn."""
+    """Milliseconds of every pass: the rule, its counterpart, and what both are measured by, in turn."""
     pair = BY_NAME[name]
     calls: dict[str, Call] = {"ours": pair.ours(f)}
     if byzfl and pair.theirs and not (pair.theirs in SETS and math.comb(len(rows), f) > MANY_SETS):

@@ -126,7 +126,7 @@ class Cloud:
         return np.where(self.far, np.inf, np.maximum(self.about_origin_mm.diagonal(), 0))
 
     def squared_from_centre(self) -> np.ndarray:
-        """Squared distances of the vectors from the centre, (m,): one read where they are all that is asked."""
+        """Squared distances of the vectors from the centre, (m,): one read where no more is asked."""
         if self._untouched and self.centre_d is not None:
             return self._read(self.centre_d)
         return np.where(self.far, np.inf, np.maximum(self.gram_mm.diagonal(), 0))

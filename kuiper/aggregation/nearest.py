@@ -100,7 +100,7 @@ def trusted(cloud: Cloud, rule: str, reference: int) -> None:
     if not 0 <= reference < len(cloud):
         raise SpecError(f"{rule}: reference = {reference} is not one of the rows 0..{len(cloud) - 1}",
                         "give the index of the trusted row")
-    lost = cloud.far[reference] if cloud.mixture_mn is not None else not cloud.rows_nd[reference].isfinite().all()
+    lost = not cloud.rows_nd[reference].isfinite().all() if cloud.mixture_mn is None else cloud.far[reference]
     if lost:
         raise JobFailed(f"{rule}: the trusted row, {reference}, is not finite or overflows",
                         "an honest node diverged: lower the learning rate")

@@ -21,5 +21,6 @@ from kuiper.attacks.own import drop, inf, nan, random_row, reverse, sign_flip, z
 
 __all__ = [
     "Attack", "alie", "corrupt_inputs", "dissensus", "drop", "inf", "ipm", "label_flip", "make", "mimic",
-    "min_max", "min_sum", "names", "nan", "optimal_alie", "optimal_ipm", "random_row", "reverse", "sign_flip", "zero",
+    "min_max", "min_sum", "names", "nan", "optimal_alie", "optimal_ipm", "random_row", "reverse",
+    "sign_flip", "zero",
 ]  # fmt: skip

@@ -58,7 +58,9 @@ class Adversary:
         if self.acts_on != "rows":
             return rows
         bad = _places(np.isin(nodes, self.byzantine))
-        return rows if not len(bad) else rows.index_copy(0, bad, self._of_each(nodes, bad, rows, step))
+        if not len(bad):
+            return rows
+        return rows.index_copy(0, bad.to(rows.device), self._of_each(nodes, bad, rows, step))
 
     def arriving(self, nodes: np.ndarray, rows: torch.Tensor) -> torch.Tensor:
         """Rows (m, d) of one gather as the receiver's rule sees them."""
@@ -94,7 +96,9 @@ class Adversary:
         if self.acts_on != "inputs":
             return inputs
         bad = _places(np.isin(nodes, self.byzantine))
-        return inputs if not len(bad) else inputs.index_copy(0, bad, self._of_each(nodes, bad, inputs, number))
+        if not len(bad):
+            return inputs
+        return inputs.index_copy(0, bad.to(inputs.device), self._of_each(nodes, bad, inputs, number))
 
     def _of_each(self, nodes: np.ndarray, bad: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
         """The attack on some rows; node by node where each draws for itself."""

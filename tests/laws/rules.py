@@ -22,7 +22,7 @@ class Row:
     Attributes:
         spec, pre: what `aggregation.make` takes.
         robust: f rows anywhere leave the result bounded; `together`: if they agree; False: one row breaks it.
-        inside: the result of an attack stays in the coordinate hull of the honest rows, up to `slack` of its size.
+        inside: under attack the result stays in the coordinate hull of the honest rows.
         permutation, translation, scale, odd (scale by -1), orthogonal, identical, hull: equivariances.
         kappa: of r = f / (n - 2f) and f / n.
     """
@@ -119,16 +119,18 @@ RULES = [
     _row("signguard", inside=False, permutation=False, translation=False, odd=False, hull=False),
     _row("clipped_clustering", inside=False, translation=False, orthogonal=True, hull=False),
     _row("fltrust", robust=False, permutation=False, translation=False, orthogonal=True, hull=False),
-    _row("sign_majority", inside=False, translation=False, scale=False, odd=False, identical=False, hull=False),
+    _row("sign_majority", inside=False, translation=False, scale=False, odd=False, identical=False,
+         hull=False),
     _row("nnm-krum", "krum", pre="nnm", inside=False, orthogonal=True, kappa=partial(_mixed, _krum)),
     _row("nnm-median", "median", pre="nnm", inside=False, kappa=partial(_mixed, _median)),
     _row("nnm-trimmed_mean", "trimmed_mean", pre="nnm", inside=False, kappa=partial(_mixed, _trimmed)),
     _row("nnm-geometric_median", "geometric_median", pre="nnm", inside=False, orthogonal=True,
          kappa=partial(_mixed, _median)),
     _row("bucketing-median", "median", pre={"bucketing": {"s": 2}}, inside=False, permutation=False),
-    _row("clip-average", "average", pre={"clip": {"c": 3.0}}, inside=False, translation=False, scale=False, odd=False,
-         orthogonal=True, identical=False, hull=False, robust="finite"),
-    _row("arc-nnm-krum", "krum", pre=["arc", "nnm"], inside=False, translation=False, orthogonal=True, hull=False),
+    _row("clip-average", "average", pre={"clip": {"c": 3.0}}, inside=False, translation=False, scale=False,
+         odd=False, orthogonal=True, identical=False, hull=False, robust="finite"),
+    _row("arc-nnm-krum", "krum", pre=["arc", "nnm"], inside=False, translation=False, orthogonal=True,
+         hull=False),
 ]
 
 

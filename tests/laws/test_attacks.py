@@ -160,8 +160,9 @@ def test_dissensus_undoes_the_pull_of_honest_neighbours() -> None:
     torch.testing.assert_close(pull.sum(0), torch.zeros(6, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("rule", ["average", "median", "trimmed_mean", "krum", "multi_krum", "geometric_median",
-                                  "centered_clipping", {"ctma": {"base": "median"}}], ids=str)
+@pytest.mark.parametrize("rule", ["average", "median", "trimmed_mean", "krum", "multi_krum",
+                                  "geometric_median", "centered_clipping", {"ctma": {"base": "median"}}],
+                         ids=str)
 @pytest.mark.parametrize("name", ["optimal_ipm", "optimal_alie"])
 def test_optimal_attacks_reach_the_optimum_of_a_dense_grid(name: str, rule: Any) -> None:
     for seed in range(3):

@@ -71,7 +71,8 @@ def test_byzantine_rows_leave_the_result_bounded(row: Row, value: float) -> None
     one_entry[7] = value
     apart = value * normal(3, f, d, dtype=torch.float32)
     for seed, values in enumerate([torch.full((d,), value), one_entry, apart]):
-        if row.robust == "together" and values is apart or row.robust == "finite" and not math.isfinite(value):
+        alone = row.robust == "together" and values is apart
+        if alone or row.robust == "finite" and not math.isfinite(value):
             continue
         rows, honest = attacked(seed, n, d, f, values)
         if row.robust:

@@ -119,7 +119,7 @@ def test_best_subsets_equal_brute_force(name: str, measure: Callable[[torch.Tens
 
 
 def test_a_search_that_is_too_long_says_so() -> None:
-    with pytest.raises(JobFailed, match=r"smea: no best set among the 53,130 .* after 100 branches") as caught:
+    with pytest.raises(JobFailed, match="smea: no best set among the 53,130 .* after 100 ") as caught:
         make({"smea": {"limit": 100}}, f=5)(normal(0, 25, 40))
     assert "search: nearest" in caught.value.remedy
 
@@ -135,7 +135,8 @@ def test_multi_krum_equals_brute_force(data: st.DataObject) -> None:
     m = data.draw(st.none() | st.integers(1, n - f))
 
     def score(i: int) -> int:
-        others = (sum((a - b) ** 2 for a, b in zip(rows[i], rows[j], strict=True)) for j in range(n) if j != i)
+        others = [sum((a - b) ** 2 for a, b in zip(rows[i], rows[j], strict=True))
+                  for j in range(n) if j != i]
         return sum(sorted(others)[: n - f - 2])
 
     best = sorted(range(n), key=lambda i: (score(i), i))[: n - f - 2 if m is None else m]
@@ -155,8 +156,8 @@ def test_the_geometric_median_is_stationary(n: int) -> None:
                 assert (rows - found - size * step).norm(dim=1).sum() >= total * (1 - 1e-9)
 
 
-@pytest.mark.parametrize(("n", "f", "d"), [(1, 0, 40), (5, 2, 17), (12, 3, 16), (25, 5, 50_000), (60, 20, 20_000),
-                                           (131, 40, 700)])
+@pytest.mark.parametrize(("n", "f", "d"), [(1, 0, 40), (5, 2, 17), (12, 3, 16), (25, 5, 50_000),
+                                           (60, 20, 20_000), (131, 40, 700)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_order_statistics_have_the_same_bits_everywhere(n: int, f: int, d: int, dtype: torch.dtype) -> None:
     """In registers, in the cache, and in torch (what a GPU runs); the median is a sort's."""
@@ -202,7 +203,8 @@ PRES = ["nnm", "arc", {"clip": {"c": 4.0}}, {"bucketing": {"s": 1}}]
 
 
 @pytest.mark.parametrize("rule", ["average", "median", "meamed", "krum", "geometric_median", "aksel", "caf",
-                                  "bulyan", "centered_clipping", {"ctma": {"base": "median"}}, "cge", "signguard"], ids=str)
+                                  "bulyan", "centered_clipping", {"ctma": {"base": "median"}}, "cge",
+                                  "signguard"], ids=str)
 @pytest.mark.parametrize("pre", PRES, ids=str)
 def test_a_composition_equals_its_parts(rule: Any, pre: Any) -> None:
     """What is composed in n-space is what the pre-aggregator's rows, made in full, would give."""
@@ -213,7 +215,8 @@ def test_a_composition_equals_its_parts(rule: Any, pre: Any) -> None:
     made = getattr(aggregation, name)(rows, f, **parameters)
     # Clipped norms are equal and mixed rows can be the same: rounding decides what cge and bulyan take.
     if name != "bucketing" and (str(rule), name) not in {("cge", "arc"), ("cge", "clip"), ("bulyan", "nnm")}:
-        torch.testing.assert_close(make(rule, f=f, pre=pre)(rows), make(rule, f=f)(made), rtol=1e-6, atol=1e-6)
+        composed = make(rule, f=f, pre=pre)(rows)
+        torch.testing.assert_close(composed, make(rule, f=f)(made), rtol=1e-6, atol=1e-6)
     twice = make(rule, f=f, pre=[pre, "nnm"])(rows)
     assert twice.isfinite().all() and twice.norm() <= rows.norm(dim=1).max()
 

@@ -158,7 +158,7 @@ def _tile(block, i, j, width, gram):  # noqa: ANN001, ANN202
 
 @njit(**_OPTIONS)
 def combine(rows, weights, divisors, start, stop, out, place):  # noqa: ANN001, ANN201
-    """out[v, place + k] = sum of weights[v, i] rows[i, start + k] over i, over divisors[v]; float64, row by row.
+    """out[v, place + k] = sum over i of weights[v, i] rows[i, start + k], over divisors[v]; row by row.
 
     Rows whose weight is 0 are not looked at. Four rows at a time: the sums are read and written less often.
     """
