@@ -102,8 +102,8 @@ def verbs(spec: Path) -> list[str]:
     path = spec.with_name("here.yml")
     path.write_text(yaml.safe_dump(local))
     run("manager.py", "submit", str(path), "--follow", "-q")
-    words = {"list": ["list"], "status": ["status", "here"], "logs": ["logs", "here"], "stop": ["stop", "here"],
-             "check": ["check", str(spec)]}
+    words = {"list": ["list"], "check": ["check", str(spec)],
+             **{name: [name, "here"] for name in ("status", "logs", "stop")}}
     rows = ["| verb | seconds, median of 5 | CPU | limit |", "|---|---|---|---|"]
     for name, arguments in words.items():
         run("manager.py", *arguments)
@@ -135,6 +135,11 @@ def stopped(name: str, lab: Lab) -> tuple[float, float, int]:
     with counted(lab) as most:
         wall, _, _ = run("manager.py", "stop", name, "-q")
     return wall, busy() - before, most()
+
+
+def most_of(submit: dict[str, Any]) -> float:
+    """kB of the host that most bytes went to and came from."""
+    return max(submit["bytes"].values()) / 1e3
 
 
 def main() -> int:
@@ -173,13 +178,14 @@ def measure(lab: Lab) -> str:
     submitted(few, DEAF)
     deaf = stopped("few", lab)
     lines += [
-        f"Seconds since the command began, {HOSTS} hosts that have the code:", "", *timeline(again["said"]), "",
-        f"RUNNING after {running:.2f} s (limit 3), {again['cpu']:.2f} CPU seconds of them the submitter's, "
-        f"{cpu:.1f} those of the whole machine, that of processes which import torch meanwhile included.", "",
-        f"Bytes to and from a host, headers included: {max(first['bytes'].values()) / 1e3:.0f} kB with the code, "
-        f"then {max(again['bytes'].values()) / 1e3:.0f} kB at the most (limit 100).", "",
-        f"`stop` of {HOSTS} hosts with a grace of {GRACE:g} s: {obeyed[0]:.2f} s where processes end at once, "
-        f"{deaf[0]:.2f} s where they ignore SIGTERM (limit {GRACE + 3:g}).", "",
+        f"Seconds since the command began, {HOSTS} hosts that have the code:", "",
+        *timeline(again["said"]), "",
+        f"RUNNING after {running:.2f} s (limit 3), {again['cpu']:.2f} s of CPU the submitter's and {cpu:.1f} "
+        f"the whole machine's, where processes import torch meanwhile.", "",
+        f"Bytes to and from a host, headers included: {most_of(first):.0f} kB with the code, then "
+        f"{most_of(again):.0f} kB at the most (limit 100).", "",
+        f"`stop` of {HOSTS} hosts with a grace of {GRACE:g} s: {obeyed[0]:.2f} s where processes end at "
+        f"once, {deaf[0]:.2f} s where they ignore SIGTERM (limit {GRACE + 3:g}).", "",
     ]
 
     submitted(many, IDLE)
@@ -188,9 +194,9 @@ def measure(lab: Lab) -> str:
         said, wall, cpu = submitted(many, IDLE)
     down = stopped("many", lab)
     lines += [
-        f"{MANY} hosts with idle processes: {wall:.1f} s to RUNNING, {said['cpu']:.1f} CPU seconds the "
-        f"submitter's, {cpu:.1f} the machine's, at most {most()} connections at once; `stop` {down[0]:.1f} s, "
-        f"{down[2]} connections.", "", *timeline(said["said"]), "",
+        f"{MANY} hosts with idle processes: {wall:.1f} s to RUNNING, {said['cpu']:.1f} s of CPU the "
+        f"submitter's and {cpu:.1f} the machine's, at most {most()} connections at once; `stop` "
+        f"{down[0]:.1f} s, {down[2]} connections.", "", *timeline(said["said"]), "",
     ]
     return "\n".join(lines)
 
