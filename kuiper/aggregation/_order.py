@@ -1,9 +1,7 @@
-"""Order statistics of every column, block by block.
+"""Order statistics of every column: one network of compare-exchanges gives them all.
 
-Sorting each of a million columns of 25 values is slow because each sort is short. A network of
-compare-exchanges over whole rows does them all at once with elementwise minima and maxima: 8 times
-faster than torch.sort at n = 25 and d = 1e6 on one CPU core. Batcher's merge exchange (Knuth, TAOCP 3,
-algorithm 5.2.2M), pruned to the ranks that are asked for.
+On a CPU compiled kernels do it; elsewhere the same network runs over blocks of columns with elementwise
+minima and maxima, which do all columns of a block at once. The bits are the same.
 
 Dimension letters: n rows, d parameters, w columns of one block.
 """
@@ -12,64 +10,91 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from kuiper.aggregation._blocks import WIDTH, blocks
+from kuiper.aggregation import kernels
+from kuiper.aggregation._finite import infinitely_far
+from kuiper.aggregation.kernels.network import network
+
+_WIDTH = 1 << 18
 
 
-@lru_cache(maxsize=64)
-def network(n: int, lowest: int, highest: int) -> tuple[tuple[int, int], ...]:
-    """Compare-exchanges (i, j), i < j, that put ranks lowest..highest of n values in their places."""
-    exchanges = []
-    top = 1 << max(0, (n - 1).bit_length() - 1)
-    p = top if n > 1 else 0
-    while p > 0:
-        q, r, distance = top, 0, p
-        while distance > 0:
-            exchanges += [(i, i + distance) for i in range(n - distance) if i & p == r]
-            distance, q, r = q - p, q >> 1, p
-        p >>= 1
-    needed, kept = set(range(lowest, highest + 1)), []
-    for i, j in reversed(exchanges):
-        if i in needed or j in needed:
-            kept.append((i, j))
-            needed |= {i, j}
-    return tuple(reversed(kept))
-
-
-def ordered(
-    rows_nd: Tensor, lowest: int, highest: int, last: Sequence[int] = ()
-) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Yield (columns, the values of ranks lowest..highest of each column, ascending, each (w,)).
-
-    Values are float32, or float64 where the rows are; they are overwritten by the next block.
+def statistic(rule: str, what: str, rows_nd: Tensor, f: int, *, low: int | None = None,
+              high: int | None = None) -> Tensor:
+    """A statistic of every coordinate, (d,) in the rows' dtype and on their device.
 
     Args:
-        rows_nd: any float dtype; not changed.
-        lowest: first rank, from 0.
-        highest: last rank, inclusive.
-        last: rows that are ordered after all others in every column (the non-finite ones).
+        rule: who asks, for the message.
+        what: 'median' (midpoint of ranks `low` and `high`), 'trimmed_mean' (without the f lowest and f
+            highest), 'meamed' and 'phocas' (mean of the n - f values nearest the median, the trimmed mean;
+            equally near: the lower).
+        rows_nd: any float dtype; not changed. Rows that are not finite are ordered last everywhere.
+        low, high: ranks of the median, from 0; None for the middle ones.
+
+    Raises:
+        JobFailed: more than f rows are not finite.
     """
+    n = len(rows_nd)
+    low, high = (n - 1) // 2 if low is None else low, n // 2 if high is None else high
+    compute = kernels.statistic if rows_nd.device.type == "cpu" else in_blocks
+    result = compute(rows_nd, what, f, low, high)
+    if result is None:
+        result = compute(rows_nd, what, f, low, high, infinitely_far(rule, rows_nd, f))
+    return result
+
+
+def in_blocks(rows_nd: Tensor, what: str, f: int, low: int, high: int,
+              last: Sequence[int] | None = None) -> Tensor | None:
+    """What `kernels.statistic` gives, in torch: for other devices, and to check the kernels by."""
     n, d = rows_nd.shape
+    result = torch.empty(d, dtype=rows_nd.dtype, device=rows_nd.device)
+    if last is None and not rows_nd.sum(1, dtype=torch.float64).isfinite().all():
+        return None
+    for columns, values in _ordered(rows_nd, what, f, low, high, last or ()):
+        if what == "median":
+            result[columns] = values[low] if low == high else _midpoint(values[low], values[high])
+            continue
+        centre = _midpoint(values[low], values[high]) if what == "meamed" else _mean(values[f : n - f])
+        result[columns] = centre if what == "trimmed_mean" else _nearest(values, n - f, centre)
+    return result
+
+
+def _ordered(rows_nd: Tensor, what: str, f: int, low: int, high: int, last: Sequence[int]
+             ) -> Iterator[tuple[slice, list[Tensor]]]:
+    """(columns, their n values of which the ranks that are needed are in place, each (w,))."""
+    n, d = rows_nd.shape
+    wide = {"median": (low, high), "trimmed_mean": (f, n - f - 1)}.get(what, (0, n - 1))
     dtype = torch.float64 if rows_nd.dtype == torch.float64 else torch.float32
-    exchanges = network(n, lowest, highest)
-    # One exchange is two kernels whatever the width: on narrow input, and on a GPU, one sort is less.
-    sort = rows_nd.device.type != "cpu" or len(exchanges) > d
-    buffer = torch.empty((n + 1, min(d, WIDTH)), dtype=dtype, device=rows_nd.device)
-    for columns in blocks(d):
-        values_nw = buffer[:n, : columns.stop - columns.start]
-        values_nw.copy_(rows_nd[:, columns])
-        for i in last:
-            values_nw[i] = math.inf
-        if sort:
-            values = list(torch.sort(values_nw, dim=0).values)
-        else:
-            values, spare = list(values_nw), buffer[n, : columns.stop - columns.start]
-            for i, j in exchanges:
-                torch.minimum(values[i], values[j], out=spare)
-                torch.maximum(values[i], values[j], out=values[j])
-                values[i], spare = spare, values[i]
-        yield columns, values[lowest : highest + 1]
+    width = min(d, max(1, min(_WIDTH, n * d // (8 * n) + 1)))
+    for start in range(0, d, width):
+        columns = slice(start, min(start + width, d))
+        block = rows_nd[:, columns].to(dtype, copy=True)
+        for row in last:
+            block[row] = math.inf
+        values = list(block)
+        for i, j in network(n, *wide):
+            values[i], values[j] = torch.minimum(values[i], values[j]), torch.maximum(values[i], values[j])
+        yield columns, values
+
+
+def _midpoint(low_w: Tensor, high_w: Tensor) -> Tensor:
+    return low_w.double() * 0.5 + high_w.double() * 0.5
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    total_w = torch.zeros_like(values[0], dtype=torch.float64)
+    for value_w in values:
+        total_w += value_w
+    return total_w / len(values)
+
+
+def _nearest(values: Sequence[Tensor], kept: int, centre_w: Tensor) -> Tensor:
+    start_w = torch.zeros_like(centre_w)
+    for first in range(len(values) - kept):
+        start_w += (values[first + kept].double() - centre_w) < (centre_w - values[first].double())
+    total_w = torch.zeros_like(centre_w)
+    for rank, value_w in enumerate(values):
+        total_w += torch.where((rank >= start_w) & (rank - kept < start_w), value_w.double(), 0.0)
+    return total_w / kept

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from kuiper.aggregation.apart import Apart
+from kuiper.aggregation.rule import Rule
 from kuiper.algorithms.screen import Screen
 from kuiper.errors import RecordError
 from kuiper.learner import Learner
@@ -22,6 +24,9 @@ from kuiper.link import Channel, Gathered, Link
 from kuiper.optim import Optimizer, State
 from kuiper.record import Recorder
 from kuiper.record.keeper import Keeper
+
+RULE, ATTACK = "rule ", "attack "
+"""Before the names of a rule's or an attack's state in a checkpoint; it may change shape, or be missing."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,10 @@ class Job:
         row_dtype: in which gradients, updates and peers' parameters travel.
         theta: (d,) the model at the start, the same everywhere. Where rows hold BatchNorm's statistics too,
             d is the width of a row, here and in all algorithms.
-        rule: (rows (m, d), f) -> (d,); None for an algorithm without one.
+        rule: (rows (m, d), f, step) -> (d,), with what it keeps between steps; None for an algorithm without.
         averages: whether the rule is the plain mean, which FedAvg may weight.
         keeper: of this process's checkpoints; by default none are kept.
+        attack_state: what an omniscient attack keeps between gathers; replaced entry by entry.
         local_statistics: whether peers keep BatchNorm's statistics to themselves, where rows hold them.
     """
 
@@ -57,7 +63,7 @@ class Job:
     row_dtype: torch.dtype
     theta: torch.Tensor
     learner: Learner
-    rule: Callable[[torch.Tensor, int], torch.Tensor] | None
+    rule: Rule | Apart | None
     averages: bool
     optimizer: Optimizer
     schedule: Callable[[int, int], float]
@@ -65,6 +71,7 @@ class Job:
     recorder: Recorder
     keeper: Keeper = field(default_factory=Keeper)
     local_statistics: bool = False
+    attack_state: State = field(default_factory=dict)
 
 
 class Algorithm(ABC):
@@ -115,6 +122,11 @@ class Algorithm(ABC):
         if saved is None:
             return fresh
         values, state = saved
+        kept = {name for name in state if name.startswith((RULE, ATTACK))}
+        if role == "serve" and self.job.rule is not None:
+            self.job.rule.state = self._back(state, RULE)
+            self.job.attack_state.update(self._back(state, ATTACK))
+        state = {name: each for name, each in state.items() if name not in kept}
         shapes = [{name: each.shape for name, each in one.items()} for one in (state, fresh)]
         if shapes[0] != shapes[1] or values["nodes"] != link.nodes.tolist():
             raise RecordError(f"the checkpoint of step {self.job.keeper.step} is not of this job's {role}",
@@ -138,12 +150,21 @@ class Algorithm(ABC):
         due = keeper.due(role, step)
         if due is None:
             return False
+        if role == "serve" and self.job.rule is not None:
+            state = state | {f"{RULE}{name}": each for name, each in self.job.rule.state.items()}
+            state |= {f"{ATTACK}{name}": each for name, each in self.job.attack_state.items()}
         values = {"nodes": link.nodes.tolist(), "times": link.times().tolist()}
         if nodes is not None:
             values |= {"present": np.flatnonzero(self._counted).tolist(), "record": self.job.recorder.state()}
             self._counted[:] = False
         keeper.give(role, due, values, state)
         return True
+
+    def _back(self, state: State, prefix: str) -> State:
+        """What a checkpoint keeps under a prefix."""
+        device = self.job.theta.device
+        return {name.removeprefix(prefix): each.to(device)
+                for name, each in state.items() if name.startswith(prefix)}
 
     def lr_scale(self, step: int) -> float:
         return self.job.schedule(step - 1, self.job.steps)
@@ -171,6 +192,12 @@ class Algorithm(ABC):
         """Mean loss over the honest nodes of a gather; None when it has none."""
         losses = gathered.columns["loss"][self.honest(gathered.nodes)]
         return float(losses.mean()) if len(losses) else None
+
+    def influence(self, nodes: np.ndarray) -> dict[str, float]:
+        """What part of the last aggregate came from attackers among `nodes`, if the rule can tell."""
+        byzantine = np.flatnonzero(~self.honest(nodes)).tolist()
+        part = self.job.rule.influence(byzantine) if byzantine else None
+        return {} if part is None else {"influence": part}
 
     def honest(self, nodes: np.ndarray) -> np.ndarray:
         """Mask (m,) of the nodes that do not attack."""

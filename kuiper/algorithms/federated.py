@@ -58,7 +58,7 @@ class FedAvg(Algorithm):
                 updates = await link.gather(self.update, step, self.wanted, job.deadline)
             with phase("aggregate"):
                 updates = self.screen.gathered(step, updates)
-                theta = theta + self.aggregate(updates)
+                theta = theta + self.aggregate(step, updates)
             self.record(link, step, loss=self.honest_loss(updates), clients=updates.nodes.tolist())
             if self.evaluates(step):
                 self.evaluate(link, step, theta)
@@ -76,10 +76,10 @@ class FedAvg(Algorithm):
                 await link.send(self.update, request.step, request.nodes, rows, columns)
             self.record(link, request.step, nodes=len(losses), loss=float(losses.mean()))
 
-    def aggregate(self, updates: Gathered) -> torch.Tensor:
+    def aggregate(self, step: int, updates: Gathered) -> torch.Tensor:
         """(d,) the mean update, or the rule's."""
         job, rows = self.job, updates.rows
         if not job.averages:
-            return job.rule(rows, math.ceil(job.f * len(rows) / len(job.nodes)))
+            return job.rule(rows, math.ceil(job.f * len(rows) / len(job.nodes)), step)
         weights = updates.columns["samples"] if self.weighting == "samples" else torch.ones(len(rows)).numpy()
         return job.learner.weighted_sum(rows, weights / weights.sum()).to(rows.dtype)

@@ -58,9 +58,9 @@ class ParameterServer(Algorithm):
                 gathered = await link.gather(self.gradient, step, job.quorum, job.deadline, minimum)
             with phase("aggregate"):
                 rows = self.screen.gathered(step, gathered)
-                direction = job.rule(rows.rows, job.f)
+                direction = job.rule(rows.rows, job.f, step)
                 theta, state = job.optimizer.step(theta, direction, state, self.lr_scale(step))
-            self.record(link, step, loss=self.honest_loss(rows))
+            self.record(link, step, loss=self.honest_loss(rows), **self.influence(rows.nodes))
             if self.evaluates(step):
                 self.evaluate(link, step, theta)
             self.keep("serve", link, step, {"theta": theta, **state}, gathered.nodes)

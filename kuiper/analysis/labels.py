@@ -42,6 +42,10 @@ def show(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list) and value:
+        return "+".join(show(one) for one in value)
+    if isinstance(value, dict) and "_name_" in value:
+        return str(value["_name_"])
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

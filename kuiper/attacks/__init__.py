@@ -1,12 +1,26 @@
 """What Byzantine nodes send, as pure functions; each yaml says what its attack acts on.
 
+    attack = make({"alie": {}}, n=25, f=5)
+    byzantine_rows = attack(honest_rows)
+
 `gather` attacks are omniscient: (honest (h, d), count) -> (count, d). `rows` attacks see only the
-attackers' own rows, `labels` attacks only their own labels. A crash sends nothing and needs no function.
+attackers' own rows, `labels` and `inputs` attacks only their own data. A crash sends nothing and needs no
+function. Adding one is a function in a file here, a yaml in config/groups/attack, and a row in the table of
+tests/laws/test_attacks.py.
 """
 
 from kuiper.attacks.alie import alie
+from kuiper.attacks.attack import Attack, make, names
+from kuiper.attacks.data import corrupt_inputs, label_flip
+from kuiper.attacks.dissensus import dissensus
+from kuiper.attacks.distance import min_max, min_sum
 from kuiper.attacks.ipm import ipm
-from kuiper.attacks.label_flip import label_flip
-from kuiper.attacks.sign_flip import sign_flip
+from kuiper.attacks.mimic import mimic
+from kuiper.attacks.optimal import optimal_alie, optimal_ipm
+from kuiper.attacks.own import drop, inf, nan, random_row, reverse, sign_flip, zero
 
-__all__ = ["alie", "ipm", "label_flip", "sign_flip"]
+__all__ = [
+    "Attack", "alie", "corrupt_inputs", "dissensus", "drop", "inf", "ipm", "label_flip", "make", "mimic",
+    "min_max", "min_sum", "names", "nan", "optimal_alie", "optimal_ipm", "random_row", "reverse",
+    "sign_flip", "zero",
+]  # fmt: skip

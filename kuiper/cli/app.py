@@ -20,6 +20,7 @@ from kuiper.cli import (
     plot,
     resume,
     retry,
+    rules,
     status,
     stop,
     submit,
@@ -62,7 +63,7 @@ VERBS = {
     "submit": submit.submit, "list": list_verb.list_jobs, "status": status.status, "logs": logs.logs,
     "wait": wait.wait, "stop": stop.stop, "collect": collect.collect, "resume": resume.resume,
     "retry": retry.retry, "show": account.show, "plot": plot.plot, "clean": clean.clean,
-    "completion": completion.completion,
+    "completion": completion.completion, "rules": rules.rules, "attacks": rules.attacks,
 }  # fmt: skip
 for name, verb in VERBS.items():
     app.command(name)(verb)

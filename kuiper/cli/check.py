@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kuiper import registry
 from kuiper.config.schema import InvalidSpec
 from kuiper.errors import KuiperError
 
@@ -74,10 +75,9 @@ def summary(config: dict[str, Any]) -> list[str]:
     n, f, real = conf["num_workers"], conf["f"], conf["num_byzantine"]
     rows = [("algorithm", f"{_call(algorithm)}, {n} workers" + " without a server" * algorithm["_peers_"])]
     if algorithm["_rule_"]:
-        comes, needs = arrival(conf), rule["_needs_"]
-        least = needs.get("f", 0) * f + needs.get("plus", 1)
-        supply = f"needs {least} rows: {comes.rows} arrive ({comes.why})"
-        rows.append(("rule", f"{_call(rule)}, f = {f}, {supply}"))
+        comes, pres = arrival(conf), conf["pre_aggregator"]
+        supply = f"needs {registry.least_rows(pres, rule, f)} rows: {comes.rows} arrive ({comes.why})"
+        rows.append(("rule", f"{' + '.join(map(_call, [*pres, rule]))}, f = {f}, {supply}"))
     rows += [
         ("byzantine", f"{real} of {n}, attack {_call(conf['attack'])}" if real else "none"),
         ("data", f"{_call(conf['dataset'])}, {_call(conf['partition'])}, batch {conf['batch_size']}"),
@@ -100,7 +100,8 @@ def summary(config: dict[str, Any]) -> list[str]:
 def _call(group: dict[str, Any]) -> str:
     """sgd(lr=0.1, momentum=0.9)"""
     given = {key: value for key, value in group.items() if not key.startswith("_") and value is not None}
-    arguments = ", ".join(f"{key}={value}" for key, value in given.items())
+    shown = {key: _call(value) if isinstance(value, dict) else value for key, value in given.items()}
+    arguments = ", ".join(f"{key}={value}" for key, value in shown.items())
     return f"{group['_name_']}({arguments})" if given else group["_name_"]
 
 

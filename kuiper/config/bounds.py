@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kuiper import registry
 from kuiper.config.schema import shown
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         (COUNTS, _counts),
         ({"num_workers", "num_byzantine", "byzantine"}, _byzantine),
         ({"algorithm", "attack", "num_byzantine"}, _attack),
-        ({"algorithm", "aggregator", "quorum", "deadline"}, _unused),
+        ({"algorithm", "aggregator", "pre_aggregator", "quorum", "deadline"}, _unused),
         ({"algorithm", "num_workers"}, _clients),
-        ({*COUNTS, "quorum", "deadline", "algorithm", "aggregator", "attack"}, _needs),
+        ({*COUNTS, "quorum", "deadline", "algorithm", "aggregator", "pre_aggregator", "attack"}, _needs),
         ({"clock", "algorithm", "transport"}, _clock),
         ({"pool"}, _pool),
         ({"ports"}, _ports),
@@ -95,6 +96,9 @@ def _attack(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) ->
     if conf["num_byzantine"] == 0:
         report("attack", f"is {attack['_name_']}, and num_byzantine is 0: no node would attack",
                "write `num_byzantine: 1` or more, or `attack: none`")
+    if attack.get("_uses_rule_") and not algorithm.get("_rule_"):
+        report("attack", f"is {attack['_name_']}, which searches against the rule, and {algorithm['_name_']} has none",
+               "choose another attack or algorithm parameter_server")
     if kind not in carried:
         on = ", ".join(carried) or "nothing"
         report("attack", f"is {attack['_name_']}, which acts on {kind}; {algorithm['_name_']} carries only "
@@ -107,6 +111,9 @@ def _unused(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) ->
     if not algorithm.get("_rule_"):
         if conf["aggregator"]["_name_"] != "average":
             report("aggregator", f"is {conf['aggregator']['_name_']}, and {name} uses no rule",
+                   "leave it out, or choose algorithm parameter_server")
+        if conf["pre_aggregator"]:
+            report("pre_aggregator", f"is {registry.names(conf['pre_aggregator'])}, and {name} uses no rule",
                    "leave it out, or choose algorithm parameter_server")
         if conf["quorum"] is not None:
             report("quorum", f"is {conf['quorum']}, and {name} waits for no quorum", "leave it out")
@@ -165,22 +172,33 @@ def _needs(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> 
         report("quorum", f"is {shown(conf['quorum'])}, {comes.rows} rows, and {n - live} of {n} nodes send "
                f"nothing (attack {conf['attack']['_name_']}): it is never reached",
                f"write at most {live}, or set a deadline")
-    slope, plus = (rule.get("_needs_") or {}).get("f", 0), (rule.get("_needs_") or {}).get("plus", 1)
-    least = slope * f + plus
-    if comes.rows >= least:
+    pres = conf["pre_aggregator"]
+    message, _ = registry.refusal(pres, rule, comes.rows, f)
+    if not message:
+        return
+    least = registry.least_rows(pres, rule, f)
+    if comes.rows >= least:  # a parameter, not the number of rows
+        report("aggregator", message, registry.refusal(pres, rule, comes.rows, f)[1])
         return
     missing = least - comes.rows
     enough = conf[comes.key] + missing if comes.key in conf else least
     remedy = f"write `{comes.key}: {enough}` or more"
-    follows = conf["quorum"] == "n-f"  # then one more f is also one row less
-    if slope and comes.rows + follows * f >= plus:
-        most = (comes.rows + follows * f - plus) // (slope + follows)
-        remedy = f"as it is, f can be at most {most}; or {remedy}"
-    needs = " + ".join([f"{slope} f"] * bool(slope) + [str(plus)])
+    fits = [lower for lower in range(f)
+            if not registry.refusal(pres, rule, _rows(conf, comes, f - lower), lower)[0]]
+    if fits:
+        remedy = f"as it is, f can be at most {fits[-1]}; or {remedy}"
     key = next((one for one in ("f", "num_byzantine") if one in spec.job_conf), "aggregator")
     fault = "is" if key == "aggregator" else "is too large for"
-    report(key, f"{fault} {rule['_name_']}, which needs n >= {needs}: {least} rows for f = {f}, and "
+    composed = registry.names([*pres, rule])
+    needs = registry.bound(rule) if composed == rule["_name_"] and not registry.inner(rule) else ""
+    needs = f"{needs}: {least}" if needs else str(least)
+    report(key, f"{fault} {composed}, which needs {needs} rows for f = {f}, and "
            f"{comes.rows} arrive ({comes.why})", remedy)
+
+
+def _rows(conf: dict[str, Any], comes: Arrival, less: int) -> int:
+    """How many rows would arrive with a smaller f: with the quorum n-f, as many more."""
+    return comes.rows + less * (conf["quorum"] == "n-f")
 
 
 def _clock(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:

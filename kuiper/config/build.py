@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from kuiper import random
-from kuiper.aggregation.apart import apart
+from kuiper.aggregation.apart import Apart as ApartRule
+from kuiper.aggregation.rule import Rule
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.attacks.adversary import Adversary
 from kuiper.config.instantiate import factory
@@ -52,7 +54,9 @@ class Builder:
         if listed is None:
             listed = random.permutation(self.seed, "byzantine", 0, 0, self.n)[: self.conf["num_byzantine"]]
         attack = self.factory("attack") if group.get("_target_") else None
-        return Adversary(np.sort(np.asarray(listed, np.int64)), group["_acts_on_"], attack)
+        byzantine = np.sort(np.asarray(listed, np.int64))
+        rule = self.rule if group.get("_uses_rule_") else None
+        return Adversary(byzantine, group["_acts_on_"], attack, self.seed, rule)
 
     def clock(self) -> WallClock | VirtualClock:
         if self.conf["clock"] == "wall":
@@ -89,6 +93,12 @@ class Builder:
         made = self.make("optimizer")
         return Apart(made, learner.parameters) if learner.model.keeps_statistics else made
 
+    @cached_property
+    def rule(self) -> Rule:
+        """The job's rule behind its pre-aggregators; an attack that searches against it has the same."""
+        build = partial(factory, allow=self.config["job"]["allow"])
+        return Rule(self.conf["aggregator"], self.conf["pre_aggregator"], self.f, self.seed, build)
+
     def steps(self, learner: Learner) -> int:
         """Steps or rounds; an epoch is one pass of all nodes together over the training set."""
         conf = self.conf
@@ -100,19 +110,19 @@ class Builder:
     def job(self, adversary: Adversary, learner: Learner, recorder: Recorder, keeper: Keeper) -> Job:
         conf, nodes = self.conf, np.arange(self.n)
         quorum = self.n - self.f if conf["quorum"] == "n-f" else conf["quorum"]
-        rule = self.factory("aggregator")
+        rule = self.rule
         if learner.model.keeps_statistics:
-            rule = apart(rule, learner.parameters)
+            rule = ApartRule(rule, learner.parameters)
         return Job(
             seed=self.seed, steps=self.steps(learner), eval_interval=conf["eval_interval"], nodes=nodes,
             senders=np.setdiff1d(nodes, adversary.silent), byzantine=adversary.byzantine, f=self.f,
             quorum=quorum, deadline=conf["deadline"], on_nan=conf["on_nan"],
             row_dtype=getattr(torch, conf["row_dtype"]),
             theta=learner.model.theta.clone(), learner=learner,
-            rule=rule, averages=conf["aggregator"]["_name_"] == "average",
+            rule=rule, averages=conf["aggregator"]["_name_"] == "average" and not conf["pre_aggregator"],
             optimizer=self.optimizer(learner), schedule=self.factory("schedule"),
             selector=self.make("selector"), recorder=recorder, keeper=keeper,
-            local_statistics=conf["buffers"] == "local")
+            local_statistics=conf["buffers"] == "local", attack_state=adversary.state)
 
     def algorithm(self, job: Job, records: bool) -> Algorithm:
         return self.factory("algorithm")(job, records=records)

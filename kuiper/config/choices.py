@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kuiper.config import schema, source
-from kuiper.config.schema import GROUPS, InvalidSpec, Problem
+from kuiper.config.schema import FOLDERS, InvalidSpec, Problem
 
 PACKAGE = Path(__file__).parent / "groups"
 
@@ -44,7 +44,7 @@ def _defaults() -> dict[str, str]:
 
 def catalogue(spec_folder: Path) -> Catalogue:
     """All choices: the package's, then those in `groups/` beside the spec, which may only add."""
-    files = {group: {path.stem: path for path in (PACKAGE / group).glob("*.yaml")} for group in GROUPS}
+    files = {group: {path.stem: path for path in (PACKAGE / group).glob("*.yaml")} for group in FOLDERS}
     files = {group: dict(sorted(names.items())) for group, names in files.items()}
     found = Catalogue(files, _defaults())
     folder = spec_folder / "groups"
@@ -53,10 +53,10 @@ def catalogue(spec_folder: Path) -> Catalogue:
     found.folder = folder
     for path in sorted(folder.rglob("*")):
         group, where = path.relative_to(folder).parts[0], str(path)
-        if path.is_dir() and path.parent == folder and group not in GROUPS:
-            remedy = schema.nearest(group, GROUPS)
+        if path.is_dir() and path.parent == folder and group not in FOLDERS:
+            remedy = schema.nearest(group, FOLDERS)
             found.problems.append(Problem(where, "", "is the folder of no group that kuiper has", remedy))
-        if group not in GROUPS or path.is_dir() or path.suffix not in (".yaml", ".yml"):
+        if group not in FOLDERS or path.is_dir() or path.suffix not in (".yaml", ".yml"):
             continue
         if path.suffix == ".yml" or not path.stem.isidentifier() or path.parent != folder / group:
             remedy = f"name it groups/{group}/<name>.yaml, the name of letters, digits and '_'"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kuiper.config import choices, kuiper_conf, metadata, schema, targets
+from kuiper import registry
+from kuiper.config import choices, kuiper_conf, metadata, nested, schema, targets
 from kuiper.config.bounds import cross_check, declared
 from kuiper.config.choices import Catalogue, Choice
 from kuiper.config.metadata import CARRIED, MISSING
@@ -159,7 +160,7 @@ class _Composer:
         from kuiper.config import tree as trees  # Hydra's import is paid for only here
 
         made = {group: choice for group, choice in self.chosen.items() if choice}
-        asked = [f"{group}={made[group].name}" if group in made else f"~{group}" for group in GROUPS]
+        asked = [f"{group}='{made[group].name}'" if group in made else f"~{group}" for group in GROUPS]
         try:
             tree = trees.composed(choices.PACKAGE, known.folder, asked)
         except SpecError as error:
@@ -192,6 +193,13 @@ class _Composer:
         self.check_values(conf)
         for group in sorted(set(keys) & self.good):
             self.check_group(group, conf[group], keys[group], known)
+        if "pre_aggregator" in self.good:
+            where = (known, self.spec.allow, self.spec.path.parent, self.report)
+            made = [nested.resolve("pre_aggregator", f"pre_aggregator.{place}", word, *where)
+                    for place, word in enumerate(conf["pre_aggregator"])]
+            conf["pre_aggregator"] = made
+            if None in made:
+                self.good.discard("pre_aggregator")
         return {key: conf.get(key) for key in (*VALUES, *GROUPS)}
 
     def settings(
@@ -199,7 +207,7 @@ class _Composer:
     ) -> Iterator[tuple[tuple[str, ...], Any]]:
         """What the spec lays over the defaults: path and value; unknown parameters are reported."""
         for name, value in values.items():
-            yield (name,), value
+            yield (name,), registry.words(value) if name == "pre_aggregator" else value
         for group, known in keys.items():
             choice = self.chosen[group]
             for name, value in choice.parameters.items():
@@ -246,7 +254,8 @@ class _Composer:
             message, remedy = targets.refusal(target, self.spec.allow, self.spec.path.parent, parameters)
             if message:
                 self.problems.append(Problem(file, f"{group}.{name}._target_", message, remedy))
-        if len(self.problems) > before:
+        where = (known, self.spec.allow, self.spec.path.parent, self.report)
+        if len(self.problems) > before or not nested.rules(conf, group, *where):
             self.good.discard(group)
         kept = {key: conf[key] for key in CARRIED if key in conf} | {key: conf[key] for key in keys}
         conf.clear()

@@ -8,7 +8,7 @@ from typing import Any
 from kuiper.config import schema
 from kuiper.config.schema import Key
 
-ACTS_ON = ("rows", "labels", "gather", "nothing_sent", "none")
+ACTS_ON = ("rows", "labels", "inputs", "gather", "neighbours", "nothing_sent", "none")
 METADATA: dict[str, Key] = {
     "_target_": Key("text", "what is built: module.name"),
     "_family_": Key("text", "of an algorithm", choices=("synchronous", "gossip", "federated")),
@@ -16,18 +16,26 @@ METADATA: dict[str, Key] = {
     "_rule_": Key("bool", "whether an algorithm uses the aggregator and the quorum"),
     "_attacks_": Key("list", "the _acts_on_ of attacks that an algorithm can carry", items="text"),
     "_needs_": Key("mapping", "{f: a, plus: b}: a rule needs n >= a f + b rows"),
+    "_most_": Key("mapping", "parameter: {n: a, f: b, plus: c}, at most a n + b f + c"),
+    "_rules_": Key("list", "parameters that are rules themselves", items="text"),
+    "_divides_": Key("text", "the parameter by which a pre-aggregator divides the number of rows"),
     "_acts_on_": Key("text", "where an attack acts", choices=ACTS_ON),
+    "_uses_rule_": Key("bool", "whether an attack searches against the receiver's rule"),
     "_engine_": Key("text", "what suits a model", choices=("sequential", "batched")),
     "_files_": Key("mapping", "parameter: list of what a dataset reads below it, one of which must be there"),
     "_doc_": Key("text", "one line for users"),
+    "_cost_": Key("text", "of a rule, in n rows of d entries"),
+    "_breakdown_": Key("text", "how many Byzantine rows a rule stands"),
+    "_source_": Key("text", "paper, and where in it"),
     "_bounds_": Key("mapping", "parameter: [low, high], null for an open end"),
     "_choices_": Key("mapping", "parameter: list of its only values"),
     "_types_": Key("mapping", "parameter: type, where the default is null"),
 }
-CARRIED = tuple(METADATA)[:9]  # into the resolved configuration
+CARRIED = tuple(METADATA)[:13]  # into the resolved configuration
 NEEDED = {
     "algorithm": ("_target_", "_family_", "_peers_", "_rule_", "_attacks_"),
     "aggregator": ("_target_", "_needs_"),
+    "pre_aggregator": ("_target_", "_needs_"),
     "attack": ("_acts_on_",),
     "model": ("_target_", "_engine_"),
 }
@@ -43,7 +51,7 @@ def faults(group: str, conf: Any) -> Iterator[tuple[str, str, str]]:
     for key in NEEDED.get(group, ("_target_",)):
         if key not in conf:
             yield key, f"is missing, and every {group} has it", f"add {key}: {METADATA[key].doc}"
-    if conf.get("_acts_on_") in ("rows", "labels", "gather") and "_target_" not in conf:
+    if conf.get("_acts_on_") in ACTS_ON[:5] and "_target_" not in conf:
         yield "_target_", "is missing", "add the function that attacks"
     for key, value in conf.items():
         if key.startswith("_") and key not in METADATA:
@@ -60,6 +68,9 @@ def _inner(key: str, name: str, value: Any, conf: Mapping[str, Any]) -> str:
     """What is wrong with one entry of _needs_, _bounds_, _choices_, _types_ or _files_."""
     if key != "_needs_" and name not in conf:
         return f"names {name!r}, which is no parameter"
+    if key == "_most_":
+        fits = isinstance(value, dict) and set(value) <= {"n", "f", "plus"}
+        return "" if fits else f"is {schema.shown({name: value})}"
     pair = isinstance(value, list) and len(value) == 2
     end = Key("float", null=True)
     fits = {
@@ -81,6 +92,8 @@ def _key(name: str, default: Any, group: Mapping[str, Any]) -> Key:
     low, high = (group.get("_bounds_") or {}).get(name, (None, None))
     choices = tuple((group.get("_choices_") or {}).get(name, ()))
     stated = (group.get("_types_") or {}).get(name)
+    if name in (group.get("_rules_") or ()):
+        return Key("choice")
     kind = _KINDS.get(stated) if stated else _kind(default)
     items = _kind(default[0]) if isinstance(default, list) and default else "any"
     return Key(kind or "any", low=low, high=high, choices=choices, null=default is None, items=items)

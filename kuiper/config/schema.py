@@ -54,7 +54,7 @@ class Key:
     """What one key may hold.
 
     Attributes:
-        kind: int, float, bool, text, list, mapping, seconds, or any (a scalar).
+        kind: int, float, bool, text, list, mapping, seconds, choice (of a group), or any (a scalar).
         doc: one line for the user.
         default: of a top-level key (the values' own are in groups/config.yaml).
         low, high: inclusive bounds; of each item when kind is list.
@@ -143,6 +143,7 @@ VALUES: dict[str, Key] = {
     "f": Key("int", "how many the rule is told to expect; empty: num_byzantine", low=0, null=True),
     "byzantine": Key("list", "their node ids; empty: drawn by seed", items="int", low=0, null=True),
     "quorum": Key("int", "rows a gather waits for; empty: all; n-f", low=1, words=("n-f",), null=True),
+    "pre_aggregator": Key("list", "applied to rows before the rule, in this order: nnm, arc and so on"),
     "deadline": Key("seconds", "longest wait of a gather", above=0, null=True),
     "on_nan": Key("text", "when a loss or row is not finite; empty: left to the rule", null=True,
                   choices=("stop", "drop")),
@@ -182,11 +183,12 @@ VALUES: dict[str, Key] = {
 }
 GROUPS = ("algorithm", "aggregator", "attack", "model", "dataset", "partition", "optimizer", "schedule",
           "selector", "devices")
+FOLDERS = (*GROUPS, "pre_aggregator")  # of choices; several pre-aggregators can be chosen at once
 REQUIRED_GROUPS = ("algorithm", "model", "dataset")
 
 _NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "text": "text",
           "list": "a list", "mapping": "a mapping", "seconds": "a time such as 30s or 2h, below 30 years",
-          "any": "a number, a text, or true or false"}
+          "any": "a number, a text, or true or false", "choice": "a name or {name: {parameter: value}}"}
 _MOST_SECONDS = 30 * 365 * 86400.0  # what clocks and certificates can be asked to add
 _UNITS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -282,4 +284,6 @@ def _convert(kind: str, value: Any) -> Any:
             return value if isinstance(value, list) else None
         case "mapping":
             return value if isinstance(value, dict) else None
+        case "choice":
+            return value if isinstance(value, dict | str) else None
     return value if number or isinstance(value, str | bool) else None

@@ -53,7 +53,7 @@ class Batches:
         x = self.data.train_x.index_select(0, index.flatten()).unflatten(0, index.shape)
         if self.data.augment:
             x = augment(x, self.data.augment, self.seed, nodes, number)
-        return x, self._labels(nodes, index)
+        return self.adversary.inputs(nodes, x, number), self._labels(nodes, index)
 
     def walks(self, nodes: np.ndarray, numbers: range) -> Iterator[Iterator[Batch]]:
         """For each node its batches of consecutive numbers: inputs (b, ...) and labels (b,)."""
@@ -77,6 +77,8 @@ class Batches:
             for number, x_b, y_b in zip(part, x.unbind(), y.unbind(), strict=True):
                 if self.data.augment:
                     x_b = augment(x_b, self.data.augment, self.seed, node, number)
+                if self.adversary.acts_on == "inputs":
+                    x_b = self.adversary.inputs(np.array([node]), x_b[None], number)[0]
                 yield x_b, y_b
 
     def indices(self, nodes: np.ndarray, number: int, count: int = 1) -> np.ndarray:

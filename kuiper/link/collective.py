@@ -175,7 +175,7 @@ class CollectiveLink(RemoteLink):
                    keep: int | None = None) -> None:
         if not channel.charged:
             return await super().send(channel, step, nodes, rows, columns)
-        rows = self._ready(self._adversary.leaving(nodes, rows).to(channel.dtype))
+        rows = self._ready(self._adversary.leaving(nodes, rows, step).to(channel.dtype))
         table = np.stack([columns[name] for name in channel.columns], axis=1) if columns else None
         self._post(0, self._channels[channel.number], step, nodes, rows[:, :0], table)
         self.traffic.add(bytes_out=rows.nbytes)
@@ -202,7 +202,7 @@ class CollectiveLink(RemoteLink):
 
     async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor,
                      dtype: torch.dtype) -> torch.Tensor:
-        rows = self._adversary.leaving(nodes, rows).to(dtype)
+        rows = self._adversary.leaving(nodes, rows, step).to(dtype)
         total = sum(len(block) for block in self._blocks[1:])
         share = self._ready(ordered_sum(rows).div_(total).to(dtype))
         await self._collect(partial(dist.all_reduce, share))

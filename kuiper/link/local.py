@@ -70,7 +70,7 @@ class LocalLink(Link):
                    columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None,
                    keep: int | None = None) -> None:
         if channel.charged:
-            rows = self._adversary.leaving(nodes, rows).to(channel.dtype).float()
+            rows = self._adversary.leaving(nodes, rows, step).to(channel.dtype).float()
             copies = len(nodes) if to is None else len(to.senders)
             self.traffic.add(bytes_out=copies * frame_bytes(channel, 1, 1))
         if self._virtual and to is not None:
@@ -116,7 +116,7 @@ class LocalLink(Link):
         return Neighbours(Gathered(nodes, rows, columns), exchange, tampering(self._adversary, nodes, rows))
 
     async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        mean = ordered_mean(self._adversary.leaving(nodes, rows).to(dtype).float())
+        mean = ordered_mean(self._adversary.leaving(nodes, rows, step).to(dtype).float())
         if self._virtual:
             self._virtual.all_reduce(rows.shape[1] * dtype.itemsize, nodes)
         moved = (len(nodes) - 1) * rows.shape[1] * (dtype.itemsize + mean.element_size())
@@ -154,7 +154,7 @@ class LocalLink(Link):
 
 def tampering(adversary: Adversary, nodes: np.ndarray, rows: torch.Tensor) -> Callable | None:
     """An omniscient attack at one receiver of an exchange; None when there is none."""
-    if adversary.acts_on != "gather":
+    if adversary.acts_on not in ("gather", "neighbours"):
         return None
     own = {int(node): place for place, node in enumerate(nodes)}
 

@@ -147,7 +147,7 @@ class RemoteLink(Link):
                    columns: dict[str, np.ndarray] | None = None, to: Exchange | None = None,
                    keep: int | None = None) -> None:
         if channel.charged:
-            rows = self._adversary.leaving(nodes, rows).to(channel.dtype)
+            rows = self._adversary.leaving(nodes, rows, step).to(channel.dtype)
         table = np.stack([columns[name] for name in channel.columns], axis=1) if columns else None
         if to is None:
             self._post(0, channel, step, nodes, rows, table)
@@ -197,7 +197,7 @@ class RemoteLink(Link):
 
     async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Reduce-scatter, then all-gather: each process sums its part of the columns."""
-        rows = self._adversary.leaving(nodes, rows).to(dtype)
+        rows = self._adversary.leaving(nodes, rows, step).to(dtype)
         workers = range(1, len(self._blocks))
         parts, means = reduce_channels(rows.shape[1], len(workers), dtype)
         summed = np.concatenate([self._blocks[rank] for rank in workers])

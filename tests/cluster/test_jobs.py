@@ -127,7 +127,7 @@ def test_seeds_take_turns_on_every_host(lab: Lab, tmp_path: Path) -> None:
 
 def test_a_worker_whose_turn_comes_early_waits_for_its_server(lab: Lab, tmp_path: Path) -> None:
     """On one host the first seed has failed, and is tolerated: there the second begins before elsewhere."""
-    wait = 10
+    wait = 20
     conf = {**LONG, "aggregator": "average", "seed": [1, 2], "join_timeout": wait}
     first, second = submit(spec(lab, tmp_path, "early", conf))
     wait_for(lambda: step("early-seed1") > 5)
@@ -141,7 +141,7 @@ def test_a_worker_whose_turn_comes_early_waits_for_its_server(lab: Lab, tmp_path
     assert manager("stop", "early-seed1").returncode == 0
     wait_for(lambda: step("early-seed2") > 5)
     assert manager("stop", "early").returncode == 0 and manager("collect", "early-seed2").returncode == 0
-    assert {event["rows"] for event in events(second["run_dir"], "step")} == {6}
+    assert [one["rows"] for one in events(second["run_dir"], "step")[:5]] == [6] * 5  # later ones see the stop
     for job in (first, second):
         nothing_left(job)
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kuiper import random
-from kuiper.aggregation import average
-from kuiper.aggregation.apart import apart
+from kuiper.aggregation import Rule, average, make
+from kuiper.aggregation.apart import Apart as ApartRule
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.algorithms.federated import FedAvg
 from kuiper.algorithms.gossip import ElasticGossip, GossipingSGD
@@ -94,7 +94,7 @@ class Stage:
             senders=np.setdiff1d(nodes, self.adversary.silent), byzantine=self.adversary.byzantine,
             f=len(self.adversary.byzantine), quorum=None, deadline=None,
             on_nan=None, row_dtype=torch.float32, theta=model.theta.clone(),
-            learner=self.learner, rule=average, averages=True, optimizer=SGD(LR), schedule=constant,
+            learner=self.learner, rule=make("average"), averages=True, optimizer=SGD(LR), schedule=constant,
             selector=Random(), recorder=Recorder(self.folder, "ps")), **self.changes)
 
     def play(self, make: Callable[..., Algorithm]) -> list[Tensor]:
@@ -146,6 +146,11 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path) -> Staged:
     return partial(Stage, tmp_path)
+
+
+def plain(rule: Callable[[Tensor, int], Tensor]) -> Rule:
+    """A function of a user's own as a rule."""
+    return Rule({"_name_": "mine"}, build=lambda conf: rule)
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
@@ -409,7 +414,7 @@ def test_f_scales_with_the_cohort(stage: Staged) -> None:
         told.append((len(rows), f))
         return average(rows, f)
 
-    here = stage(12, changes={"rule": rule, "averages": False, "f": 4, "steps": 2})
+    here = stage(12, changes={"rule": plain(rule), "averages": False, "f": 4, "steps": 2})
     here.play(partial(FedAvg, clients_per_round=5, overcommit=1.0, local_steps=1))
     assert told == [(5, 2)] * 2  # 4 of 12 are 1.67 of 5, rounded up
 
@@ -427,7 +432,7 @@ class Normalised(Stage):
     def __post_init__(self) -> None:
         super().__post_init__()
         d = self.learner.parameters
-        self.job = replace(self.job, optimizer=Apart(self.job.optimizer, d), rule=apart(self.job.rule, d),
+        self.job = replace(self.job, optimizer=Apart(self.job.optimizer, d), rule=ApartRule(self.job.rule, d),
                            local_statistics=self.local)
 
     def statistics(self, theta: Tensor, node: int, batch: int) -> Tensor:
@@ -465,7 +470,7 @@ def test_a_rule_judges_statistics_by_themselves(normalised: Staged) -> None:
         asked.append(rows.shape[1])
         return rows.median(0).values
 
-    here = normalised(3, changes={"rule": rule, "averages": False})
+    here = normalised(3, changes={"rule": plain(rule), "averages": False})
     for step, (before, after) in enumerate(pairwise(here.play(ParameterServer)), 1):
         close(after[-12:], here.each(before, step).median(0).values)
     assert asked == [here.learner.parameters, 12] * STEPS

@@ -3,39 +3,92 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
-from importlib import import_module, resources
+from importlib import import_module
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-import yaml
-from torch import Tensor
 
-from kuiper.attacks import alie, ipm, label_flip, sign_flip
+from kuiper import aggregation, attacks, registry
+from kuiper.attacks import (
+    alie,
+    corrupt_inputs,
+    dissensus,
+    drop,
+    ipm,
+    label_flip,
+    mimic,
+    min_max,
+    min_sum,
+    random_row,
+    reverse,
+    sign_flip,
+)
+from kuiper.attacks.adversary import Adversary
 from kuiper.attacks.alie import largest_hidden_z
+from kuiper.attacks.optimal import maximum
 from kuiper.errors import JobFailed, SpecError
 
 
 @dataclass(frozen=True)
-class Attack:
-    """An attack, what it acts on, and what it takes beside its parameters."""
+class Row:
+    """An attack as a spec writes it, and what it acts on."""
 
     name: str
     acts_on: str
-    call: Callable[..., Tensor] | None = None
-    takes: tuple[str, ...] = ()
+    spec: Any = None
+
+    def make(self, n: int, f: int) -> attacks.Attack:
+        return attacks.make(self.spec or self.name, n, f, aggregation.make("trimmed_mean", f=f))
 
 
 ATTACKS = [
-    Attack("none", "none"),
-    Attack("crash", "nothing_sent"),
-    Attack("sign_flip", "rows", sign_flip, ("rows_kd",)),
-    Attack("label_flip", "labels", label_flip, ("labels", "classes")),
-    Attack("ipm", "gather", ipm, ("honest_hd", "count")),
-    Attack("alie", "gather", alie, ("honest_hd", "count")),
+    Row("none", "none"),
+    Row("crash", "nothing_sent"),
+    Row("label_flip", "labels"),
+    Row("corrupt_inputs", "inputs"),
+    *(Row(name, "rows") for name in ("sign_flip", "reverse", "random", "drop", "nan", "inf", "zero")),
+    Row("random-gaussian", "rows", {"random": {"distribution": "gaussian"}}),
+    *(Row(name, "gather") for name in ("ipm", "empire", "mimic", "min_max", "min_sum")),
+    Row("alie", "gather", {"alie": {"z": 1.5}}),
+    Row("little", "gather", {"little": {"z": 1.5}}),
+    Row("mimic-warm-up", "gather", {"mimic": {"warm_up": 3}}),
+    Row("min_max-unit", "gather", {"min_max": {"direction": "unit"}}),
+    Row("min_sum-sign", "gather", {"min_sum": {"direction": "sign"}}),
+    Row("optimal_ipm", "gather"),
+    Row("optimal_alie", "gather"),
+    Row("dissensus", "neighbours"),
 ]
-GATHER = [attack for attack in ATTACKS if attack.acts_on == "gather"]
+SENDING = [row for row in ATTACKS if row.acts_on in ("rows", "gather", "neighbours")]
+
+
+def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@pytest.mark.parametrize("row", SENDING, ids=lambda row: row.name)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_every_attack_that_sends(row: Row, dtype: torch.dtype) -> None:
+    """Shape, dtype, honest rows untouched; the same again for the same step; from any memory layout."""
+    honest, own = normal(0, 7, 1001, dtype=dtype), normal(1, 4, 1001, dtype=dtype)
+    kept = honest.clone(), own.clone()
+    sent = row.make(11, 4)(honest, own, step=3)
+    assert sent.shape == (4, 1001) and sent.dtype == dtype
+    assert torch.equal(honest, kept[0]) and torch.equal(own, kept[1])
+    again = row.make(11, 4)(honest.T.contiguous().T, own, step=3)
+    assert torch.equal(again.nan_to_num(), sent.nan_to_num())
+
+
+def test_draws_are_of_the_node_and_the_step() -> None:
+    rows, nodes = torch.ones(4, 50), np.arange(4)
+    adversary = Adversary(np.array([1, 2, 3]), "rows", drop, seed=5)
+    together = adversary.leaving(nodes, rows, 7)
+    assert torch.equal(adversary.leaving(nodes[2:], rows[2:], 7), together[2:])
+    assert torch.equal(together[0], rows[0]) and not torch.equal(together[1], together[2])
+    assert not torch.equal(adversary.leaving(nodes, rows, 8), together)
 
 
 ANCHORS = [(17, 8, 1.22064), (25, 5, 0.25335), (25, 11, 1.06757), (17, 4, 0.29338)]
@@ -44,7 +97,7 @@ ANCHORS = [(17, 8, 1.22064), (25, 5, 0.25335), (25, 11, 1.06757), (17, 4, 0.2933
 @pytest.mark.parametrize(("n", "f", "z"), ANCHORS)
 def test_alie_takes_z_from_n_and_f(n: int, f: int, z: float) -> None:
     assert largest_hidden_z(n, f) == pytest.approx(z, abs=5e-6)
-    honest = torch.randn(n - f, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    honest = normal(n, n - f, 30)
     expected = honest.mean(0) - largest_hidden_z(n, f) * honest.std(0, correction=1)
     torch.testing.assert_close(alie(honest, f), expected.expand(f, -1))
 
@@ -60,48 +113,102 @@ def test_alie_known_answers() -> None:
             largest_hidden_z(n, f)
 
 
-def test_ipm_sign_flip_label_flip_known_answers() -> None:
+def test_own_attacks_known_answers() -> None:
     rows = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
     assert ipm(rows, 2, eps=10).tolist() == [[-20.0, -10.0]] * 2
     assert sign_flip(rows).tolist() == [[-1.0, 2.0], [-3.0, -4.0]]
+    assert reverse(rows, c=3).tolist() == [[-3.0, 6.0], [-9.0, -12.0]]
     assert label_flip(torch.tensor([[0, 9], [3, 4]]), 10).tolist() == [[9, 0], [6, 5]]
+    dropped = drop(torch.ones(1, 10_000), p=0.3)
+    assert dropped.unique().tolist() == [0, 1] and dropped.mean() == pytest.approx(0.7, abs=0.02)
+    assert random_row(dropped).min() >= 0 and random_row(dropped).mean() == pytest.approx(0.5, abs=0.02)
+    noise = random_row(dropped, distribution="gaussian", scale=3.0)
+    assert (noise.mean(), noise.std()) == (pytest.approx(0, abs=0.1), pytest.approx(3, abs=0.1))
 
 
-@pytest.mark.parametrize("attack", GATHER, ids=lambda attack: attack.name)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
-def test_gather_attacks(attack: Attack, dtype: torch.dtype) -> None:
-    """Shape and dtype; honest rows untouched; the same bits from any memory layout; no honest row refused."""
-    honest = torch.randn(7, 1001, generator=torch.Generator().manual_seed(0)).to(dtype)
-    kept = honest.clone()
-    sent = attack.call(honest, 4)
-    assert sent.shape == (4, 1001) and sent.dtype == dtype
-    assert torch.equal(honest, kept)
-    assert torch.equal(attack.call(honest.T.contiguous().T, 4), sent)
-    assert attack.call(honest, 0).shape == (0, 1001)
+def test_corrupt_inputs_leaves_the_samples_of_each_node_in_another_order() -> None:
+    inputs = torch.arange(24.0).view(2, 6, 2)
+    corrupted = corrupt_inputs(inputs) / -1e12
+    assert not torch.equal(corrupted, inputs)
+    torch.testing.assert_close(corrupted.sort(1).values, inputs)
+
+
+def test_mimic_finds_the_row_that_sticks_out() -> None:
+    assert torch.equal(mimic(torch.eye(3), 2, target=4), torch.eye(3)[[1, 1]])
+    state: dict[str, torch.Tensor] = {}
+    for step in range(6):
+        rows = 0.1 * normal(step, 8, 20)
+        rows[5, 3] += 4
+        sent = mimic(rows, 1, warm_up=4, state=state)
+    assert torch.equal(sent[0], rows[5]) and state["calls"] == 4
+
+
+@pytest.mark.parametrize("direction", ["std", "unit", "sign"])
+def test_min_max_and_min_sum_go_to_the_edge(direction: str) -> None:
+    honest = normal(0, 9, 30) + 1
+    squared = (honest[:, None] - honest).square().sum(2)
+    far = (min_max(honest, 1, direction=direction)[0] - honest).square().sum(1)
+    assert far.max() == pytest.approx(float(squared.max()))
+    total = (min_sum(honest, 1, direction=direction)[0] - honest).square().sum(1)
+    assert total.sum() == pytest.approx(float(squared.sum(1).max()))
+
+
+def test_dissensus_undoes_the_pull_of_honest_neighbours() -> None:
+    honest = normal(0, 4, 6)
+    sent = dissensus(honest, 2)
+    pull = torch.cat([honest[1:], sent]) - honest[0]
+    torch.testing.assert_close(pull.sum(0), torch.zeros(6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("rule", ["average", "median", "trimmed_mean", "krum", "multi_krum",
+                                  "geometric_median", "centered_clipping", {"ctma": {"base": "median"}}],
+                         ids=str)
+@pytest.mark.parametrize("name", ["optimal_ipm", "optimal_alie"])
+def test_optimal_attacks_reach_the_optimum_of_a_dense_grid(name: str, rule: Any) -> None:
+    for seed in range(3):
+        honest, f = normal(seed, 8, 40) + 0.3, 3
+        made = aggregation.make(rule, f=f)
+        made(normal(seed, 11, 40))
+        kept = dict(made.state)
+        mu, sigma = honest.mean(0), honest.std(0)
+
+        best = 0.0
+        for factor in np.linspace(-10, 10, 801):
+            row = -factor * mu if name == "optimal_ipm" else mu - factor * sigma
+            result = made.copy()(torch.cat([honest, row.expand(f, -1)]))
+            best = max(best, float((result - mu).norm()))
+        sent = attacks.make(name, 11, f, rule=made)(honest)
+        reached = float((made.copy()(torch.cat([honest, sent])) - mu).norm())
+        assert reached >= 0.98 * best
+        assert all(made.state[key] is kept[key] for key in kept)
+
+
+def test_the_search_is_bounded() -> None:
+    asked: list[float] = []
+    maximum(lambda factor: asked.append(factor) or -abs(factor - 3), 10.0, 64)
+    assert len(asked) <= 64
+
+
+@pytest.mark.parametrize("name", ["ipm", "alie", "mimic", "min_max", "optimal_ipm"])
+def test_no_honest_row_is_refused(name: str) -> None:
+    parameters = {"rule": aggregation.make("median")} if name == "optimal_ipm" else {}
     with pytest.raises(JobFailed, match="no honest row"):
-        attack.call(honest[:0], 4)
-
-
-def test_own_attacks_leave_their_input() -> None:
-    rows, labels = torch.ones(2, 3), torch.arange(4)
-    sign_flip(rows)
-    label_flip(labels, 4)
-    assert torch.equal(rows, torch.ones(2, 3)) and torch.equal(labels, torch.arange(4))
+        getattr(attacks, name)(torch.zeros(0, 3), 2, **parameters)
 
 
 def test_every_yaml_is_in_the_table() -> None:
-    folder = resources.files("kuiper.config") / "groups" / "attack"
-    found = {file.name.removesuffix(".yaml"): yaml.safe_load(file.read_text()) for file in folder.iterdir()}
-    assert set(found) == {attack.name for attack in ATTACKS}
-    for attack in ATTACKS:
-        conf = found[attack.name]
-        assert conf["_acts_on_"] == attack.acts_on
+    assert set(attacks.names()) <= {row.name for row in ATTACKS}
+    for row in ATTACKS:
+        conf = registry.table("attack")[registry.split(row.spec or row.name)[0]]
+        assert conf["_acts_on_"] == row.acts_on
         given = {key: value for key, value in conf.items() if not key.startswith("_")}
-        if attack.call is None:
-            assert "_target_" not in conf and not given
+        if "_target_" not in conf:
+            assert not given
             continue
         module, _, name = conf["_target_"].rpartition(".")
-        assert getattr(import_module(module), name) is attack.call
-        parameters = inspect.signature(attack.call).parameters.values()
-        assert tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY) == attack.takes
-        assert given == {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
+        taken = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        assert given.keys() == taken.keys() - {"generator", "state", "rule"}
+        if name == conf["_name_"]:
+            assert {key: taken[key] for key in given} == given
+        assert not any(isinstance(value, float) and math.isnan(value) for value in given.values())

@@ -53,7 +53,8 @@ def test_resolved(job, tmp_path):
     assert [conf[key] for key in ("seed", "f", "quorum", "deadline")] == [10, 2, 8, 120.0]
     assert [conf[key] for key in ("engine", "clock")] == ["batched", "wall"]
     assert conf["aggregator"] == {"_name_": "multi_krum", "_target_": "kuiper.aggregation.krum.multi_krum",
-                                  "_needs_": {"f": 2, "plus": 3}, "m": None}
+                                  "_needs_": {"f": 2, "plus": 3}, "_most_": {"m": {"n": 1, "f": -1}},
+                                  "m": None, "variant": "paper"}
     assert conf["attack"]["eps"] == 10.0 and isinstance(conf["optimizer"]["lr"], float)
     text = compose.dump(config)
     assert yaml.safe_load(text) == config and "&" not in text
@@ -118,7 +119,7 @@ def test_ways_to_set_a_parameter(job, form):
         ({"algorithm": ...}, "algorithm", "known: all_reduce"),
         ({"model": None}, "model", "must be a choice"),
         ({"model": ["mlp"]}, "model", "must be a choice"),
-        ({"aggregator": "krumm"}, "aggregator", "multi_krum"),
+        ({"aggregator": "mlti_krum"}, "aggregator", "multi_krum"),
         ({"aggregator": {"medain": {"convention": "lower"}}}, "aggregator", "did you mean 'median'?"),
         ({"aggregator": "../../x"}, "aggregator", "no such aggregator"),
         ({"aggregator": "median,average"}, "aggregator", "no such aggregator"),

@@ -19,14 +19,16 @@ ROOT = Path(kuiper.__file__).parent
 _MATHS = "errors random"
 _PURE = "aggregation attacks topology selection optim data models"
 _TORCH_FREE_CONFIG = ("config.compose config.schema config.source config.choices config.metadata "
-                      "config.bounds config.tree config.targets config.kuiper_keys config.kuiper_conf")
+                      "config.bounds config.tree config.targets config.nested config.kuiper_keys "
+                      "config.kuiper_conf")
 LAYERS: dict[str, str] = {
     "errors": "",
     "random": "",
+    "registry": "errors",
     "places": "errors",
     # pure packages: maths on tensors, no I/O but the files of a dataset
-    "aggregation": _MATHS,
-    "attacks": _MATHS,
+    "aggregation": _MATHS + " registry",
+    "attacks": _MATHS + " registry",
     "topology": _MATHS,
     "selection": _MATHS,
     "optim": _MATHS,
@@ -44,9 +46,9 @@ LAYERS: dict[str, str] = {
     "pool": "config.build learner",
     "run": "errors record.atomic process pool",
     # the control plane
-    "config": f"errors {_TORCH_FREE_CONFIG}",
-    "cluster": f"errors places {_TORCH_FREE_CONFIG}",
-    "cli": f"errors cluster {_TORCH_FREE_CONFIG}",
+    "config": f"errors registry {_TORCH_FREE_CONFIG}",
+    "cluster": f"errors places registry {_TORCH_FREE_CONFIG}",
+    "cli": f"errors cluster registry {_TORCH_FREE_CONFIG}",
     # beside both: reads what runs have left behind
     "analysis": "errors record",
 }

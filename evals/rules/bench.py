@@ -1,0 +1,73 @@
+"""Speed and memory of every rule, beside ByzFL 0.0.11 and beside what its arithmetic cannot do without.
+
+    python -m evals.rules.bench               # all: two sizes, growth, memory; some 20 minutes
+    python -m evals.rules.bench --quick       # the two sizes with few passes
+
+Writes results.json and, from it, results.md and speed.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from evals.rules.pairs import PAIRS
+from evals.rules.report import report
+
+HERE = Path(__file__).parent
+SIZES = [(25, 1_000_000, 5), (100, 100_000, 20)]
+SUBSETS = (15, 100_000, 3)
+"""Where ByzFL's search over all sets comes to an end too."""
+WIDTHS = [(25, 10**power, 5) for power in (4, 5, 6, 7, 8)]
+HEIGHTS = [(n, 100_000, n // 5) for n in (10, 25, 50, 100, 200)]
+SPARE = 3 << 30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--passes", type=int, default=9)
+    parser.add_argument("--only", nargs="*", default=[pair.name for pair in PAIRS])
+    options = parser.parse_args()
+    passes = 3 if options.quick else options.passes
+    found: dict[str, Any] = {"threads": options.threads, "sizes": [], "growth": [], "memory": []}
+    pairs = [pair for pair in PAIRS if pair.name in options.only]
+    for pair in pairs:
+        for size in [*SIZES, SUBSETS] if pair.kind == "search" else SIZES:
+            found["sizes"].append(_ask("times", pair.name, *size, passes, options.threads, True))
+        if not options.quick:
+            found["memory"].append(_ask("memory", pair.name, *SIZES[0], 1, options.threads, True))
+            few = 3 if pair.kind != "search" else 1
+            for size in [*WIDTHS, *HEIGHTS] if pair.kind != "search" else WIDTHS[:3]:
+                if 4 * size[0] * size[1] * (2 if pair.kind == "mixes" else 1) + SPARE < _free():
+                    found["growth"].append(_ask("times", pair.name, *size, few, options.threads, False))
+        (HERE / "results.json").write_text(json.dumps(found, indent=1))
+    report(found, HERE)
+
+
+def _ask(what: str, rule: str, n: int, d: int, f: int, passes: int, threads: int,
+         byzfl: bool) -> dict[str, Any]:
+    ask = {"what": what, "rule": rule, "n": n, "d": d, "f": f, "passes": passes, "threads": threads,
+           "byzfl": byzfl}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    words = [sys.executable, "-W", "ignore", "-m", "evals.rules.measure", json.dumps(ask)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, env=environment)
+    answer = json.loads(done.stdout.splitlines()[-1])
+    print(rule, n, d, {who: values for who, values in answer.items() if who == "why"} or "", flush=True)
+    return ask | {"answer": answer}
+
+
+def _free() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+
+
+if __name__ == "__main__":
+    main()

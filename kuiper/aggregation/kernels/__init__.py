@@ -1,0 +1,172 @@
+"""Compiled kernels for rows on a CPU: order statistics, Gram matrices, weighted sums, norms.
+
+Numba is imported, and code compiled or read from its cache on disk, at the first call. Bits depend neither
+on how many threads share the work (`torch.set_num_threads`) nor on how rows lie in memory.
+
+Dimension letters: n rows, d parameters, m vectors, p points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kuiper.aggregation.kernels.network import network, ranks
+
+LANES = 16
+STATISTICS = ("median", "trimmed_mean", "meamed", "phocas")
+_NATIVE = (torch.float32, torch.float64)
+_IN_CACHE = 1 << 19  # values of one piece of work
+_IN_REGISTERS, _WORTH_IT = 128, 1 << 20
+
+
+def statistic(rows_nd: Tensor, what: str, f: int, low: int, high: int,
+              last: Sequence[int] = ()) -> Tensor | None:
+    """A statistic of every column, (d,) in the rows' dtype; None where a row not in `last` is not finite.
+
+    Args:
+        what: one of STATISTICS.
+        f: what a mean trims at each end, or leaves out.
+        low, high: ranks whose midpoint is the median.
+        last: rows that are ordered after all others in every column (the non-finite ones).
+    """
+    compute = _statistic(*rows_nd.shape, f, STATISTICS.index(what), low, high)
+    result = torch.empty(rows_nd.shape[1], dtype=rows_nd.dtype)
+
+    def piece(columns: slice) -> float:
+        values, start, stop = _plain(rows_nd, columns, last, np.inf)
+        out = np.empty(stop - start, values.dtype)
+        bad = compute(values, start, stop, out)
+        result[columns] = torch.from_numpy(out[: columns.stop - columns.start])
+        return bad
+
+    bad = sum(_shared(piece, *rows_nd.shape))
+    return result if bad == 0 or last else None
+
+
+def gram(rows_nd: Tensor, centre_d: Tensor | None = None, far: Sequence[int] = ()) -> np.ndarray:
+    """Inner products of the rows and the origin (in this order) less a centre, (n + 1, n + 1) float64.
+
+    Entries of a row that is not finite, and of one that overflows, are not finite.
+
+    Args:
+        centre_d: in the rows' dtype; None for the coordinate median, which needs all rows to be finite.
+        far: rows to leave at zero.
+    """
+    from kuiper.aggregation.kernels import compiled
+
+    n = len(rows_nd)
+    middle = _statistic(*rows_nd.shape, 0, 0, (n - 1) // 2, n // 2)
+    points = -(-(n + 1) // compiled.TILE) * compiled.TILE
+
+    def piece(columns: slice) -> np.ndarray:
+        values, start, stop = _plain(rows_nd, columns, far, 0)
+        centre = np.zeros(stop - start, values.dtype)
+        if centre_d is None:
+            middle(values, start, stop, centre)
+        else:
+            centre[: columns.stop - columns.start] = _numpy(centre_d[columns])
+        total = np.zeros((points, points))
+        compiled.products(values, start, stop, centre, total)
+        return total
+
+    total = np.zeros((points, points))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for part in _shared(piece, *rows_nd.shape):
+            total += part
+    upper = np.triu(total[: n + 1, : n + 1])
+    return upper + np.triu(upper, 1).T
+
+
+def combine(rows_nd: Tensor, weights_mn: np.ndarray, divisors_m: np.ndarray) -> Tensor:
+    """weights @ rows / divisors, (m, d) in the rows' dtype, added in float64 row after row.
+
+    A row whose weight is 0 is not looked at.
+    """
+    from kuiper.aggregation.kernels import compiled
+
+    result = torch.empty((len(weights_mn), rows_nd.shape[1]), dtype=rows_nd.dtype)
+    native = result.numpy() if rows_nd.dtype in _NATIVE else None
+
+    def piece(columns: slice) -> None:
+        values, start, stop = _plain(rows_nd, columns)
+        if native is not None and stop - start == columns.stop - columns.start:
+            compiled.combine(values, weights_mn, divisors_m, start, stop, native, columns.start)
+            return
+        out = np.empty((len(weights_mn), stop - start), values.dtype)
+        compiled.combine(values, weights_mn, divisors_m, start, stop, out, 0)
+        result[:, columns] = torch.from_numpy(out[:, : columns.stop - columns.start]).to(rows_nd.dtype)
+
+    for _ in _shared(piece, *rows_nd.shape):
+        pass
+    return result
+
+
+def squared_norms(rows_nd: Tensor, centre_d: Tensor | None = None) -> np.ndarray:
+    """Of every row less a centre, (n,) float64; not finite where a row is not, or overflows."""
+    from kuiper.aggregation.kernels import compiled
+
+    def piece(columns: slice) -> np.ndarray:
+        values, start, stop = _plain(rows_nd, columns)
+        squares = np.zeros(len(values))
+        centre = np.zeros(stop - start, values.dtype)
+        if centre_d is not None:
+            centre[: columns.stop - columns.start] = _numpy(centre_d[columns])
+        compiled.norms(values, centre, start, stop, squares)
+        return squares
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        return sum(_shared(piece, *rows_nd.shape), np.zeros(len(rows_nd)))
+
+
+def _statistic(n: int, d: int, f: int, what: int, low: int, high: int) -> Callable[..., float]:
+    """(rows, start, stop, out) -> 0.0 or NaN: in registers where that is worth its compiling. Same bits."""
+    from kuiper.aggregation.kernels import compiled
+
+    if n <= _IN_REGISTERS and n * d >= _WORTH_IT:
+        kernel, steps = compiled.in_registers(n, f, what, low, high), np.empty((0, 2), np.int32)
+    else:
+        steps = np.array(network(n, *ranks(n, f, what, low, high)), np.int32).reshape(-1, 2)
+        kernel = compiled.in_cache
+    return lambda rows, start, stop, out: kernel(rows, start, stop, steps, what, f, low, high, out)
+
+
+def _plain(rows_nd: Tensor, columns: slice, replaced: Sequence[int] = (), by: float = 0.0
+           ) -> tuple[np.ndarray, int, int]:
+    """Columns as a kernel takes them: an array of one layout and native dtype, first and last + 1.
+
+    The rows themselves where they are like that; else a copy, padded with zeros to at least LANES columns.
+    """
+    width = columns.stop - columns.start
+    if rows_nd.dtype in _NATIVE and rows_nd.is_contiguous() and width >= LANES and not replaced:
+        return rows_nd.numpy(), columns.start, columns.stop
+    dtype = torch.float64 if rows_nd.dtype == torch.float64 else torch.float32
+    copy = torch.zeros((len(rows_nd), max(width, LANES)), dtype=dtype)
+    copy[:, :width] = rows_nd[:, columns]
+    for row in replaced:
+        copy[row, :width] = by
+    return copy.numpy(), 0, copy.shape[1]
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return (values if values.dtype in _NATIVE else values.float()).numpy()
+
+
+def _shared(piece: Callable[[slice], object], n: int, d: int) -> Iterator[object]:
+    """`piece` of every range of columns, in their order; ranges depend on n and d alone."""
+    size = max(512, _IN_CACHE // max(n, 1) // 512 * 512)
+    ranges = [slice(start, min(start + size, d)) for start in range(0, d, size)]
+    threads = torch.get_num_threads()
+    if threads == 1 or len(ranges) == 1:
+        return map(piece, ranges)
+    return _threads(threads).map(piece, ranges)
+
+
+@lru_cache(maxsize=4)
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="rows")

@@ -1,0 +1,217 @@
+"""The kernels that Numba compiles, each over a range of columns; the caller shares ranges among threads.
+
+They release the interpreter's lock, keep temporaries in the cache, and leave code on disk for the next
+process. Dimension letters: n rows, d parameters, m vectors, p points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from numba import njit
+
+from kuiper.aggregation.kernels.emit import LANES, statistic
+
+BLOCK = 512
+"""Columns that are worked on at a time, in the cache."""
+TILE = 4
+MEDIAN, TRIMMED, MEAMED, PHOCAS = range(4)
+_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+
+@lru_cache(maxsize=256)
+def in_registers(n: int, f: int, what: int, low: int, high: int) -> Callable[..., float]:
+    """`in_cache` for one n and statistic, with columns in registers: four times as fast, some tenths of a
+    second to compile. At least LANES columns; `steps` is not looked at.
+    """
+
+    @njit(**_OPTIONS)
+    def run(rows, start, stop, steps, what_, f_, low_, high_, out):  # noqa: ANN001, ANN202 - Numba infers them
+        bad = 0.0
+        for column in range(start, stop, LANES):
+            first = min(column, stop - LANES)
+            bad += statistic(rows, first, out, first - start, n, f, what, low, high)
+        return bad
+
+    return run
+
+
+@njit(**_OPTIONS)
+def in_cache(rows, start, stop, steps, what, f, low, high, out):  # noqa: ANN001, ANN201
+    """out[k] = a statistic of rows[:, start + k]; returns 0.0, or NaN where a value was not finite.
+
+    Args:
+        rows: (n, d) float32 or float64.
+        steps: (s, 2) int32, the network that puts the ranks that are needed in their places.
+        what: MEDIAN (midpoint of the ranks low and high), TRIMMED, MEAMED or PHOCAS.
+    """
+    n = rows.shape[0]
+    kept = n - f
+    block = np.empty((n, BLOCK), rows.dtype)
+    check, centre, shift = np.zeros(BLOCK, rows.dtype), np.empty(BLOCK), np.empty(BLOCK)
+    for column in range(start, stop, BLOCK):
+        width, place = min(BLOCK, stop - column), column - start
+        for i in range(n):
+            row, values = rows[i, column : column + width], block[i]
+            for k in range(width):
+                values[k] = row[k]
+                check[k] += row[k] - row[k]
+        _exchange(block, width, steps)
+        if what == MEDIAN and low == high:
+            out[place : place + width] = block[low, :width]
+            continue
+        if what in (MEDIAN, MEAMED):
+            lower, upper = block[low], block[high]
+            for k in range(width):
+                centre[k] = np.float64(lower[k]) * 0.5 + np.float64(upper[k]) * 0.5
+        else:
+            centre[:width] = 0
+            for rank in range(f, kept):
+                values = block[rank]
+                for k in range(width):
+                    centre[k] += np.float64(values[k])
+            for k in range(width):
+                centre[k] /= n - 2 * f
+        if what in (MEAMED, PHOCAS):
+            _nearest(block, width, kept, centre, shift)
+        out[place : place + width] = centre[:width]
+    return check.sum()
+
+
+@njit(**_OPTIONS)
+def _exchange(block, width, steps):  # noqa: ANN001, ANN202
+    for step in range(len(steps)):
+        low, high = block[steps[step, 0]], block[steps[step, 1]]
+        for k in range(width):
+            less = low[k] < high[k]
+            low[k], high[k] = (low[k] if less else high[k]), (high[k] if less else low[k])
+
+
+@njit(**_OPTIONS)
+def _nearest(block, width, kept, centre, shift):  # noqa: ANN001, ANN202
+    """Replace centre[k] by the mean of the `kept` ascending values block[:, k] that are nearest to it.
+
+    They are neighbours: the window starts after as many values as are farther below the centre than what
+    would enter is above it. Equally far: the lower value stays.
+    """
+    n = len(block)
+    shift[:width] = 0
+    for first in range(n - kept):
+        leaving, entering = block[first], block[first + kept]
+        for k in range(width):
+            above, below = np.float64(entering[k]) - centre[k], centre[k] - np.float64(leaving[k])
+            shift[k] += 1.0 if above < below else 0.0
+    centre[:width] = 0
+    for rank in range(n):
+        values, late, early = block[rank], np.float64(rank), np.float64(rank - kept)
+        for k in range(width):
+            inside = (late >= shift[k]) & (early < shift[k])
+            centre[k] += np.float64(values[k]) if inside else 0.0
+    for k in range(width):
+        centre[k] /= kept
+
+
+@njit(**_OPTIONS)
+def products(rows, start, stop, centre, gram):  # noqa: ANN001, ANN201
+    """Add to gram (p, p) the inner products of rows and origin less `centre`, over columns start..stop-1.
+
+    p is n + 1 rounded up to TILE. float64; the upper triangle, by tiles. centre[0] belongs to `start`.
+    """
+    n, points = rows.shape[0], len(gram)
+    block = np.zeros((points, BLOCK))
+    for column in range(start, stop, BLOCK):
+        width, offset = min(BLOCK, stop - column), column - start
+        about = centre[offset : offset + width]
+        for i in range(n):
+            row, values = rows[i, column : column + width], block[i]
+            for k in range(width):
+                values[k] = np.float64(row[k]) - np.float64(about[k])
+        origin = block[n]
+        for k in range(width):
+            origin[k] = -np.float64(about[k])
+        for i in range(0, points, TILE):
+            for j in range(i, points, TILE):
+                _tile(block, i, j, width, gram)
+
+
+@njit(fastmath={"reassoc", "contract", "nsz"}, **_OPTIONS)
+def _tile(block, i, j, width, gram):  # noqa: ANN001, ANN202
+    """Sixteen dot products at once: eight loads for sixteen multiply-adds."""
+    a0, a1, a2, a3 = block[i], block[i + 1], block[i + 2], block[i + 3]
+    b0, b1, b2, b3 = block[j], block[j + 1], block[j + 2], block[j + 3]
+    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = 0.0
+    s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = 0.0
+    for k in range(width):
+        x0, x1, x2, x3 = a0[k], a1[k], a2[k], a3[k]
+        y0, y1, y2, y3 = b0[k], b1[k], b2[k], b3[k]
+        s00, s01, s02, s03 = s00 + x0 * y0, s01 + x0 * y1, s02 + x0 * y2, s03 + x0 * y3
+        s10, s11, s12, s13 = s10 + x1 * y0, s11 + x1 * y1, s12 + x1 * y2, s13 + x1 * y3
+        s20, s21, s22, s23 = s20 + x2 * y0, s21 + x2 * y1, s22 + x2 * y2, s23 + x2 * y3
+        s30, s31, s32, s33 = s30 + x3 * y0, s31 + x3 * y1, s32 + x3 * y2, s33 + x3 * y3
+    for r, row in enumerate(((s00, s01, s02, s03), (s10, s11, s12, s13),
+                             (s20, s21, s22, s23), (s30, s31, s32, s33))):
+        for c, value in enumerate(row):
+            gram[i + r, j + c] += value
+
+
+@njit(**_OPTIONS)
+def combine(rows, weights, divisors, start, stop, out, place):  # noqa: ANN001, ANN201
+    """out[v, place + k] = sum over i of weights[v, i] rows[i, start + k], over divisors[v]; row by row.
+
+    Rows whose weight is 0 are not looked at. Four rows at a time: the sums are read and written less often.
+    """
+    vectors, n = weights.shape
+    total, used = np.empty(BLOCK), np.empty(n, np.int64)
+    wide = np.empty((n if vectors > 1 else 0, BLOCK))
+    for column in range(start, stop, BLOCK):
+        width, here = min(BLOCK, stop - column), place + column - start
+        for i in range(len(wide)):
+            row, values = rows[i, column : column + width], wide[i]
+            for k in range(width):
+                values[k] = row[k]
+        for v in range(vectors):
+            count = 0
+            for i in range(n):
+                if weights[v, i] != 0:
+                    used[count] = i
+                    count += 1
+            total[:width] = 0
+            if vectors > 1:
+                _add(total[:width], wide, weights[v], used[:count], 0)
+            else:
+                _add(total[:width], rows, weights[v], used[:count], column)
+            result, divisor = out[v, here : here + width], divisors[v]
+            for k in range(width):
+                result[k] = total[k] / divisor
+
+
+@njit(**_OPTIONS)
+def _add(total, rows, weights, used, column):  # noqa: ANN001, ANN202
+    width, fours = len(total), len(used) // 4 * 4
+    for place in range(0, fours, 4):
+        i, j, m, p = used[place], used[place + 1], used[place + 2], used[place + 3]
+        a, b, c, e = weights[i], weights[j], weights[m], weights[p]
+        x, y = rows[i, column : column + width], rows[j, column : column + width]
+        z, w = rows[m, column : column + width], rows[p, column : column + width]
+        for k in range(width):
+            value = total[k] + a * np.float64(x[k])
+            value = value + b * np.float64(y[k])
+            value = value + c * np.float64(z[k])
+            total[k] = value + e * np.float64(w[k])
+    for i in used[fours:]:
+        weight, row = weights[i], rows[i, column : column + width]
+        for k in range(width):
+            total[k] += weight * np.float64(row[k])
+
+
+@njit(fastmath={"reassoc", "contract", "nsz"}, **_OPTIONS)
+def norms(rows, centre, start, stop, squares):  # noqa: ANN001, ANN201
+    """Add to squares (n,) each row's squared distance from centre, centre[0] being `start`'s, in float64."""
+    for i in range(rows.shape[0]):
+        row, total = rows[i, start:stop], 0.0
+        for k in range(len(row)):
+            away = np.float64(row[k]) - np.float64(centre[k])
+            total += away * away
+        squares[i] += total

@@ -1,0 +1,239 @@
+"""Rules that look for the best n - f rows of all: MDA, MVA and SMEA, by branch and bound in n-space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from kuiper.aggregation.cloud import Cloud, Weights, in_n_space, majority
+from kuiper.errors import JobFailed, SpecError
+
+SEARCHES = ("exact", "nearest")
+LIMIT = 200_000
+"""Sets that a search looks at before it gives up: some ten seconds."""
+
+
+@in_n_space
+def mda(cloud: Cloud, f: int, *, search: str = "exact", limit: int = LIMIT) -> Weights:
+    """Minimum-diameter average (El Mhamdi et al. 2018; Rousseeuw 1985): mean of the n - f rows whose
+    largest distance is smallest. Garfield calls it brute.
+
+    Whether n - f rows lie within a distance of each other is a vertex cover of at most f rows among the
+    pairs that are farther apart; the smallest such distance is found by bisection. Equal diameters: the
+    first rows, compared as sorted lists.
+
+    Args:
+        cloud: rows (n, d), any float dtype.
+        f: rows to drop, 2f < n.
+        search: `exact`, or `nearest`: the best of the n sets that are a row and its n - f - 1 nearest,
+            whose diameter is at most twice the smallest.
+        limit: branches that an exact search may take.
+
+    Returns:
+        (d,), the input's dtype and device.
+
+    Raises:
+        TooManyByzantine: 2f >= n.
+        JobFailed: more than f rows are infinitely far, or the exact search passes its limit.
+
+    Laws: permutation, translation, scale, orthogonal (where the best set is unique), identical rows, hull.
+    """
+    majority("mda", len(cloud), f)
+    squared, kept = cloud.squared_mm, len(cloud) - f
+
+    def diameter(chosen: np.ndarray) -> float:
+        return float(squared[np.ix_(chosen, chosen)].max())
+
+    if not _exact("mda", search):
+        return _of(_neighbourhood(cloud, kept, diameter), len(cloud))
+    budget = _Budget("mda", len(cloud), f, limit)
+    levels = np.unique(squared)
+    low, high = 0, int(np.searchsorted(levels, diameter(_neighbourhood(cloud, kept, diameter))))
+    while low < high:
+        middle = (low + high) // 2
+        if _covered(squared > levels[middle], f, budget):
+            high = middle
+        else:
+            low = middle + 1
+    return _first_subset(squared > levels[high], f, budget)
+
+
+def _covered(apart: np.ndarray, f: int, budget: _Budget) -> bool:
+    """Whether dropping at most f vertices leaves no edge."""
+    budget.spend()
+    degree = apart.sum(0)
+    vertex = int(degree.argmax())
+    if degree[vertex] == 0:
+        return True
+    if f == 0 or degree.sum() > 2 * f * degree[vertex]:
+        return False
+    if degree[vertex] <= f:
+        neighbours = np.flatnonzero(apart[vertex])
+        if _covered(_without(apart, neighbours), f - len(neighbours), budget):
+            return True
+    return _covered(_without(apart, vertex), f - 1, budget)
+
+
+def _without(apart: np.ndarray, vertices: int | np.ndarray) -> np.ndarray:
+    left = apart.copy()
+    left[vertices] = False
+    left[:, vertices] = False
+    return left
+
+
+def _first_subset(apart: np.ndarray, f: int, budget: _Budget) -> Weights:
+    """The first n - f vertices, as a sorted list, of which no two are apart."""
+    kept, left, dropped = [], f, set()
+    for vertex in range(len(apart)):
+        if vertex in dropped:
+            continue
+        others = np.flatnonzero(apart[vertex])
+        if len(others) <= left and _covered(_without(apart, others), left - len(others), budget):
+            kept.append(vertex)
+        else:
+            others = np.array([vertex])
+        apart, left = _without(apart, others), left - len(others)
+        dropped.update(others.tolist())
+    return _of(kept[: len(apart) - f], len(apart))
+
+
+@in_n_space
+def mva(cloud: Cloud, f: int, *, search: str = "exact", limit: int = LIMIT) -> Weights:
+    """Minimum-variance average: mean of the n - f rows whose variance is smallest (Allouah et al. 2023).
+
+    Args, Returns, Raises, Laws: as `mda`.
+    """
+    majority("mva", len(cloud), f)
+    squared = cloud.squared_mm
+
+    def variance(chosen: np.ndarray) -> float:
+        return float(squared[np.ix_(chosen, chosen)].sum())
+
+    def least(chosen: np.ndarray, others: np.ndarray, missing: int) -> float:
+        """Each vector to come is at least that far from those that are chosen, and from others to come."""
+        to_chosen = np.sort(squared[np.ix_(others, chosen)].sum(1))[:missing].sum()
+        to_others = np.sort(squared[np.ix_(others, others)], axis=1)[:, :missing].sum(1)
+        return variance(chosen) + 2 * to_chosen + float(np.sort(to_others)[:missing].sum())
+
+    return _smallest("mva", cloud, f, search, limit, variance, least)
+
+
+@in_n_space
+def smea(cloud: Cloud, f: int, *, search: str = "exact", limit: int = LIMIT) -> Weights:
+    """Smallest maximum eigenvalue average: mean of the n - f rows whose covariance has the smallest top
+    eigenvalue (Allouah et al. 2023).
+
+    Args, Returns, Raises, Laws: as `mda`.
+    """
+    majority("smea", len(cloud), f)
+    gram, far = cloud.gram_mm, cloud.far
+
+    def top(chosen: np.ndarray) -> float:
+        return math.inf if far[chosen].any() else top_eigenvalue(gram[np.ix_(chosen, chosen)])
+
+    def least(chosen: np.ndarray, others: np.ndarray, missing: int) -> float:
+        """A further vector only adds to the scatter."""
+        return top(chosen)
+
+    return _smallest("smea", cloud, f, search, limit, top, least)
+
+
+def top_eigenvalue(gram: np.ndarray) -> float:
+    """Of the scatter of some points about their mean, from their inner products."""
+    mean = gram.mean(0)
+    return float(np.linalg.eigvalsh(gram - mean - mean[:, None] + mean.mean())[-1])
+
+
+def _smallest(rule: str, cloud: Cloud, f: int, search: str, limit: int,
+              measure: Callable[[np.ndarray], float],
+              least: Callable[[np.ndarray, np.ndarray, int], float]) -> Weights:
+    """The n - f vectors of smallest measure.
+
+    Depth first: whether a vector is dropped or kept is decided from the most remote on, so that sets with
+    a remote vector are seen to be too large while they are small.
+
+    Args:
+        least: of (chosen, others, missing): no more than the measure of any set that has the chosen vectors
+            and `missing` of the others.
+    """
+    n, kept = len(cloud), len(cloud) - f
+    best = _improved(_neighbourhood(cloud, kept, measure), n, measure)
+    if not _exact(rule, search):
+        return _of(best, n)
+    smallest, budget = measure(best), _Budget(rule, n, f, limit)
+    remote = np.argsort(-np.sort(cloud.squared_mm, axis=1)[:, :kept].sum(1), kind="stable")
+
+    def look(place: int, chosen: list[int], dropped: int) -> None:
+        nonlocal best, smallest
+        budget.spend()
+        missing = kept - len(chosen)
+        here = np.array(chosen, np.int64)
+        size = 0.0
+        if chosen:
+            size = least(here, remote[place:], missing) if missing else measure(here)
+        if not size < smallest * (1 - 1e-12):
+            return
+        if not missing:
+            best, smallest = here, size
+            return
+        if dropped < f:
+            look(place + 1, chosen, dropped + 1)
+        look(place + 1, [*chosen, int(remote[place])], dropped)
+
+    look(0, [], 0)
+    return _of(best, n)
+
+
+def _neighbourhood(cloud: Cloud, kept: int, measure: Callable[[np.ndarray], float]) -> np.ndarray:
+    """Of the n sets of a vector and its nearest, the one of smallest measure."""
+    sets = np.argsort(cloud.squared_mm, axis=1, kind="stable")[cloud.near][:, :kept]
+    return min((np.sort(one) for one in sets), key=measure)
+
+
+def _improved(chosen: np.ndarray, n: int, measure: Callable[[np.ndarray], float]) -> np.ndarray:
+    """The set after exchanges of one vector, for as long as one makes it better."""
+    smallest, better = measure(chosen), True
+    while better:
+        better = False
+        for out in chosen:
+            for into in np.setdiff1d(np.arange(n), chosen):
+                other = np.sort(np.append(chosen[chosen != out], into))
+                size = measure(other)
+                if size < smallest * (1 - 1e-12):
+                    chosen, smallest, better = other, size, True
+                    break
+            if better:
+                break
+    return chosen
+
+
+def _of(chosen: Sequence[int] | np.ndarray, n: int) -> Weights:
+    weights = np.zeros(n)
+    weights[chosen] = 1
+    return weights
+
+
+def _exact(rule: str, search: str) -> bool:
+    if search not in SEARCHES:
+        raise SpecError(f"{rule}: search = {search!r}", f"choose one of {', '.join(SEARCHES)}")
+    return search == "exact"
+
+
+class _Budget:
+    """Branches that a search may still take."""
+
+    def __init__(self, rule: str, n: int, f: int, limit: int) -> None:
+        self.rule, self.n, self.f, self.limit = rule, n, f, limit
+        self.left = limit
+
+    def spend(self) -> None:
+        """Raises JobFailed where nothing is left."""
+        self.left -= 1
+        if self.left < 0:
+            raise JobFailed(
+                f"{self.rule}: no best set among the {math.comb(self.n, self.f):,} of n - f = "
+                f"{self.n - self.f} rows (n = {self.n}, f = {self.f}) after {self.limit:,} branches",
+                f"write `{self.rule}: {{search: nearest}}` for a good set at once, or raise `limit`",
+            )

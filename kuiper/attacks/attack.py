@@ -1,0 +1,102 @@
+"""Attacks by the words of a spec, for use without a job."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kuiper import registry
+from kuiper.attacks.adversary import Adversary
+from kuiper.errors import SpecError
+
+if TYPE_CHECKING:
+    from kuiper.aggregation import Rule
+
+
+class Attack:
+    """What f of n nodes send, given what the others do.
+
+    Args:
+        conf: as `registry.chosen` gives it.
+        n, f: nodes, and how many of them attack.
+        rule: what the receiver applies, for attacks that search against it.
+        seed: of attacks that draw.
+
+    Attributes:
+        acts_on: 'gather', 'neighbours', 'rows', 'labels', 'inputs', 'nothing_sent' or 'none'.
+        state: what is kept between calls, named tensors.
+    """
+
+    def __init__(self, conf: registry.Conf, n: int, f: int, rule: Rule | None = None, seed: int = 0) -> None:
+        if conf.get("_uses_rule_") and rule is None:
+            raise SpecError(f"{conf['_name_']} searches against a rule, and none is given",
+                            "pass rule=aggregation.make(...)")
+        self.conf, self.n, self.f, self.seed = conf, n, f, seed
+        self.adversary = Adversary(np.arange(n - f, n), conf["_acts_on_"], _function(conf), seed, rule)
+        self.acts_on: str = conf["_acts_on_"]
+        self._calls = 0
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return self.adversary.state
+
+    def __call__(self, honest: Tensor, own: Tensor | None = None, step: int | None = None) -> Tensor:
+        """The attackers' rows (f, d) in the dtype of the honest ones (n - f, d), which are not changed.
+
+        Args:
+            own: (f, d) what the attackers would honestly send, for attacks on their own rows (or the models
+                that Byzantine servers would publish); None for the honest mean.
+            step: what draws are keyed by; None counts calls.
+
+        Raises:
+            SpecError: the attack acts on data, or sends nothing.
+        """
+        self._calls += 1
+        step, bad = self._calls if step is None else step, self.adversary.byzantine
+        if self.acts_on == "rows":
+            own = honest.mean(0).expand(self.f, -1) if own is None else own
+            return self.adversary.leaving(bad, own, step)
+        if self.acts_on in ("gather", "neighbours"):
+            nodes = np.arange(self.n)
+            rows = torch.cat([honest, honest.new_zeros((self.f, honest.shape[1]))])
+            return self.adversary.replaced(nodes, rows, self.state)[len(honest) :]
+        raise SpecError(f"{self.conf['_name_']} acts on {self.acts_on}, not on rows",
+                        f"run it in a job: `attack: {self.conf['_name_']}`")
+
+
+def make(spec: Any, n: int, f: int, rule: Rule | None = None, seed: int = 0) -> Attack:
+    """An attack from the words of a spec.
+
+    >>> import torch
+    >>> make({"ipm": {"eps": 10}}, n=3, f=1)(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    tensor([[-20., -30.]])
+
+    Args:
+        spec: `name` or `{name: {parameter: value}}`, as behind `attack:`.
+        n, f: nodes, and how many of them attack.
+        rule: what the receiver applies, for attacks that search against it.
+        seed: of attacks that draw.
+
+    Raises:
+        SpecError: there is no such name or parameter, or the attack needs a rule.
+    """
+    return Attack(registry.chosen("attack", spec), n, f, rule, seed)
+
+
+def names() -> list[str]:
+    """Every attack that `make` knows."""
+    return list(registry.table("attack"))
+
+
+def _function(conf: registry.Conf) -> Callable[..., Tensor] | None:
+    if "_target_" not in conf:
+        return None
+    module, _, name = conf["_target_"].rpartition(".")
+    parameters = {key: value for key, value in conf.items() if not key.startswith("_")}
+    return partial(getattr(importlib.import_module(module), name), **parameters)

@@ -1,0 +1,154 @@
+"""The one table of rules, pre-aggregators and attacks: the yamls of config/groups, read without torch.
+
+From it come the names that a spec and a library call accept, the bounds on n and f that are checked before
+anything starts, and what `manager.py rules` prints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kuiper.errors import SpecError, TooManyByzantine
+
+GROUPS = Path(__file__).parent / "config" / "groups"
+Conf = Mapping[str, Any]
+"""One choice of a group: `_name_`, other metadata that begins with '_', and parameters."""
+
+
+@cache
+def table(group: str) -> dict[str, dict[str, Any]]:
+    """name -> what its yaml says, of 'aggregator', 'pre_aggregator' or 'attack', in alphabetical order."""
+    files = sorted((GROUPS / group).glob("*.yaml"))
+    return {file.stem: {"_name_": file.stem} | (yaml.safe_load(file.read_text()) or {}) for file in files}
+
+
+def chosen(group: str, word: Any) -> dict[str, Any]:
+    """A choice as a spec writes it, `name` or `{name: {parameter: value}}`, with its defaults filled in.
+
+    Raises:
+        SpecError: there is no such name or parameter.
+    """
+    name, given = split(word)
+    known = table(group)
+    if name not in known:
+        raise SpecError(f"{group}: there is no {name!r}", f"known: {', '.join(known)}")
+    conf = dict(known[name])
+    for parameter, value in given.items():
+        if parameter.startswith("_") or parameter not in conf:
+            taken = [key for key in conf if not key.startswith("_")]
+            raise SpecError(f"{group}: {name} has no parameter {parameter!r}",
+                            f"it has {', '.join(taken)}" if taken else "it has none")
+        conf[parameter] = value
+    for parameter in conf.get("_rules_") or ():
+        conf[parameter] = chosen("aggregator", conf[parameter])
+    return conf
+
+
+def split(word: Any) -> tuple[str, dict[str, Any]]:
+    """The name and the parameters of a choice as a spec writes it.
+
+    Raises:
+        SpecError: it is neither `name` nor `{name: {parameter: value}}`.
+    """
+    if isinstance(word, str):
+        return word, {}
+    if isinstance(word, Mapping) and len(word) == 1:
+        name, given = next(iter(word.items()))
+        if isinstance(name, str) and (given is None or isinstance(given, Mapping)):
+            return name, dict(given or {})
+    raise SpecError(f"{word!r} is no choice", "write `name` or `{name: {parameter: value}}`")
+
+
+def words(value: Any) -> list[Any]:
+    """Pre-aggregators as a spec writes them, one or a list, as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
+def inner(conf: Conf) -> list[Conf]:
+    """The rules that are parameters of a rule."""
+    return [conf[name] for name in conf.get("_rules_") or () if isinstance(conf[name], Mapping)]
+
+
+def least(conf: Conf, f: int) -> int:
+    """The fewest vectors for which a rule, with what is inside it, is defined."""
+    needs = conf.get("_needs_") or {}
+    return max([needs.get("f", 0) * f + needs.get("plus", 1), *(least(one, f) for one in inner(conf))])
+
+
+def after(pre: Conf, n: int, following: int) -> int:
+    """How many vectors a pre-aggregator makes of n, where what follows it needs `following`."""
+    if "_divides_" not in pre:
+        return n
+    return math.ceil(n / (pre[pre["_divides_"]] or largest(n, following)))
+
+
+def largest(n: int, following: int) -> int:
+    """The largest bucket with which n rows make at least `following` buckets; 1 where none does."""
+    return max((n - 1) // (following - 1), 1) if following > 1 else n
+
+
+def least_rows(pres: Sequence[Conf], rule: Conf, f: int) -> int:
+    """The fewest rows for which pre-aggregators and a rule, one after the other, are defined."""
+    needed = least(rule, f)
+    for pre in reversed(pres):
+        size = pre[pre["_divides_"]] if "_divides_" in pre else None
+        needed = max(least(pre, f), needed if size is None else (needed - 1) * size + 1)
+    return needed
+
+
+def refusal(pres: Sequence[Conf], rule: Conf, n: int, f: int) -> tuple[str, str]:
+    """Why a composition is not defined for n rows and f, and what would be; ("", "") where it is."""
+    rows = n
+    for place, pre in enumerate(pres):
+        rest = [*pres[place + 1 :], rule]
+        if rows < least(pre, f):
+            return _too_few(pre, rows, f, n), _remedy(pres, rule, n, f)
+        rows = after(pre, rows, least_rows(rest[:-1], rule, f))
+    for one in (*inner(rule), rule):
+        if rows < least(one, f):
+            return _too_few(one, rows, f, n), _remedy(pres, rule, n, f)
+        for parameter, most in (one.get("_most_") or {}).items():
+            bound = most.get("n", 0) * rows + most.get("f", 0) * f + most.get("plus", 0)
+            if one[parameter] is not None and one[parameter] > bound:
+                return (f"{one['_name_']}: {parameter} is {one[parameter]}, and at most {bound} with {rows} "
+                        f"vectors and f = {f}", f"write `{parameter}: {bound}` or less")
+    return "", ""
+
+
+def require_defined(pres: Sequence[Conf], rule: Conf, n: int, f: int) -> None:
+    """Raise TooManyByzantine, with what would do, unless a composition is defined for n rows and f."""
+    message, remedy = refusal(pres, rule, n, f)
+    if message:
+        raise TooManyByzantine(message, remedy)
+
+
+def bound(conf: Conf) -> str:
+    """What a rule needs of n, in words: n >= 2 f + 1."""
+    needs = conf.get("_needs_") or {}
+    terms = [f"{needs['f']} f"] * bool(needs.get("f")) + [str(needs.get("plus", 1))]
+    return f"n >= {' + '.join(terms)}"
+
+
+def _too_few(conf: Conf, rows: int, f: int, n: int) -> str:
+    of = f" of {n} rows" if rows != n else ""
+    needs = f"{bound(conf)}: {least(conf, f)} vectors for f = {f}"
+    return f"{conf['_name_']} needs {needs}, and {rows} reach it{of}"
+
+
+def _remedy(pres: Sequence[Conf], rule: Conf, n: int, f: int) -> str:
+    fits = [lower for lower in range(f) if not refusal(pres, rule, n, lower)[0]]
+    lower = f"f of at most {fits[-1]}" if fits else "no f"
+    return f"{least_rows(pres, rule, f)} rows or more would do for f = {f}, and {lower} for {n} rows"
+
+
+def names(confs: Iterable[Conf]) -> str:
+    """nnm + bucketing + krum"""
+    return " + ".join(conf["_name_"] for conf in confs)
