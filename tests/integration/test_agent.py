@@ -20,7 +20,7 @@ from kuiper.cluster import agent
 
 AGENT = [sys.executable, "-I", agent.__file__]
 SLEEP = ["sleep", "60"]
-RUN_ID = "20260101-000000-test"
+RUN_ID = f"20260101-000000-{os.getpid()}"  # others may run these tests on this machine, too
 
 
 class Case:
