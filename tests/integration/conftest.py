@@ -15,6 +15,9 @@ from kuiper.cluster import agent
 from kuiper.link.mesh import Mesh
 from tests.integration.meshes import BLOCKS, CHANNELS, NAMES, RUN, Recorder, write
 
+ENDING = 3.0
+"""Seconds that an agent has for its own end, once it has written exit.json."""
+
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -24,7 +27,9 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     test = uuid.uuid4().hex
     monkeypatch.setenv("KUIPER_TEST", test)
     yield
-    left = agent.marked(KUIPER_TEST=test)
+    until = time.monotonic() + ENDING
+    while (left := agent.marked(KUIPER_TEST=test)) and time.monotonic() < until:
+        time.sleep(0.05)
     for who in left:
         agent.send(who, signal.SIGKILL)
     assert not left, "the test left processes behind"

@@ -76,7 +76,7 @@ def test_the_nodes_of_a_killed_process_are_no_longer_chosen(tmp_path: Path) -> N
 
 
 def test_a_process_that_is_started_again_costs_no_bit(tmp_path: Path) -> None:
-    conf = {**COMMON, **STARS["fedavg"], "rounds": 120, "eval_interval": 40}
+    conf = {**COMMON, **STARS["fedavg"], "rounds": 500, "eval_interval": 100}
     simulated = follow(write_spec(tmp_path, "whole", conf, 0), "--simulate")["run_dir"]
     spec = write_spec(tmp_path, "again", {**conf, "clock": "virtual"}, 3, on_failure={"retry": 1})
     job = start(spec)
