@@ -123,9 +123,13 @@ def pids():
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def marked(**markers):
-    """Identities of the living processes, this one excepted, whose environment has all of KEY=VALUE."""
+def marked(processes=None, **markers):
+    """Identities of the living processes, this one excepted, whose environment has all of KEY=VALUE.
+
+    `processes`: names; what is marked as part of another process is left out.
+    """
     wanted = {("%s=%s" % pair).encode(errors="surrogateescape") for pair in markers.items()}
+    key = (PROCESS_MARKER + "=").encode()
     found = []
     for pid in pids():
         who = identity(pid)  # before the environment is read: a reused pid then fails the check at the signal
@@ -134,7 +138,9 @@ def marked(**markers):
                 entries = set(file.read().split(b"\0"))
         except OSError:  # another user's, or gone
             continue
-        if who and pid != os.getpid() and wanted <= entries:
+        names = [entry[len(key):].decode(errors="replace") for entry in entries if entry.startswith(key)]
+        others = processes is not None and names and names[0] not in processes
+        if who and pid != os.getpid() and wanted <= entries and not others:
             found.append(who)
     return found
 
@@ -585,8 +591,7 @@ def reach(server):
 def supervisor(folder, plan):
     """The agent of one process; says a line when the process runs."""
     env = dict(os.environ)
-    env[RUN_MARKER] = plan["run_id"]
-    env.pop(PROCESS_MARKER, None)
+    env.update({RUN_MARKER: plan["run_id"], PROCESS_MARKER: plan["process"]})
     with open(os.path.join(folder, "log"), "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-I", os.path.abspath(__file__), "supervise", folder], env=env, cwd="/",
@@ -632,7 +637,8 @@ def stop(run_id, grace, folders):
     deadline = time.monotonic() + grace + LEFTOVER_GRACE + 8  # an agent KILLs after `grace` and then sweeps
     while time.monotonic() < deadline and any(alive(who) for who in agents):
         time.sleep(0.02)
-    left = sweep(lambda: marked(**{RUN_MARKER: run_id}), min(grace, LEFTOVER_GRACE))
+    names = [os.path.basename(folder) for folder in folders]  # two of a job's hosts may be one machine
+    left = sweep(lambda: marked(names, **{RUN_MARKER: run_id}), min(grace, LEFTOVER_GRACE))
     for folder in alive_before if not left else ():
         path = os.path.join(folder, "exit.json")
         if not os.path.exists(path):  # never started, or its agent had been killed

@@ -31,7 +31,7 @@ class Case:
         folder.mkdir(parents=True)
 
     def start(self, argv: list[str], **plan: Any) -> str:
-        order = {"run_id": self.run_id, "process": "ps", "argv": argv, "grace": 5, **plan}
+        order = {"run_id": self.run_id, "process": self.folder.name, "argv": argv, "grace": 5, **plan}
         (self.folder / "agent.json").write_text(json.dumps(order))
         return self.agent("start", str(self.folder)).stdout.strip()
 
@@ -137,7 +137,7 @@ def test_what_cannot_be_started(case: Case) -> None:
 
 def test_a_killed_process_and_what_it_left_in_a_session_of_its_own(case: Case) -> None:
     case.start(sh("setsid sleep 60 & wait"))
-    until(lambda: len(agent.marked(KUIPER_RUN=RUN_ID, KUIPER_PROCESS="ps")) == 2)
+    until(lambda: len(agent.marked(KUIPER_RUN=RUN_ID, KUIPER_PROCESS="ps")) == 3)
     os.kill(case.json("proc.json")["pid"], signal.SIGKILL)
     ended = case.ended()
     assert (ended["code"], ended["signal"], ended["reason"]) == (None, 9, "failed")
@@ -291,9 +291,20 @@ def test_stop_finds_everything_and_only_that(case: Case, tmp_path: Path) -> None
     assert other.stop().returncode == 0
 
 
+def test_stop_of_one_host_of_two_on_one_machine(case: Case) -> None:
+    """A process of the other host is not killed behind its agent's back, who would call that a failure."""
+    other = Case(case.folder.parent / "worker_0")
+    case.start(SLEEP)
+    other.start(SLEEP)
+    assert json.loads(case.stop().stdout) == {"left": []}
+    assert other.look()["alive"] and other.look()["agent_alive"]
+    assert json.loads(other.stop().stdout) == {"left": []}
+    assert [one.ended()["reason"] for one in (case, other)] == ["stopped", "stopped"]
+
+
 def test_stop_when_the_agent_was_killed(case: Case) -> None:
     case.start(sh("setsid sleep 60 & exec sleep 60"))
-    until(lambda: len(agent.marked(KUIPER_RUN=RUN_ID, KUIPER_PROCESS="ps")) == 2)
+    until(lambda: len(agent.marked(KUIPER_RUN=RUN_ID, KUIPER_PROCESS="ps")) == 3)
     os.kill(case.json("agent.lock")["pid"], signal.SIGKILL)
     until(lambda: not case.look()["agent_alive"])
     assert case.look()["alive"] is True
