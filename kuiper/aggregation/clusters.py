@@ -155,10 +155,8 @@ def _mean_of_clipped(norms: np.ndarray, most: float, chosen: np.ndarray) -> Weig
 
 def _sign_fractions(cloud: Cloud) -> np.ndarray:
     """Fractions of positive, negative and zero entries of every vector, (m, 3); a few columns at a time."""
-    d, width = cloud.rows_nd.shape[1], 1 << 17
-    counts = np.zeros((len(cloud), 2))
-    for start in range(0, d, width):
-        vectors = cloud.vectors(slice(start, min(start + width, d)))
+    d, counts = cloud.rows_nd.shape[1], np.zeros((len(cloud), 2))
+    for vectors in cloud.blocks():
         counts += torch.stack([(vectors > 0).sum(1), (vectors < 0).sum(1)], dim=1).cpu().numpy()
     fractions = counts / max(d, 1)
     return np.column_stack([fractions, 1 - fractions.sum(1)])
