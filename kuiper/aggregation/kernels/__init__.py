@@ -25,6 +25,8 @@ T = TypeVar("T")
 _NATIVE = (torch.float32, torch.float64)
 _IN_CACHE = 1 << 19  # values of one piece of work
 _IN_REGISTERS, _WORTH_IT = 128, 1 << 20
+_DENSE = 0.2
+"""Part of the weights that are not 0, from which on all are multiplied."""
 
 
 def statistic(rows_nd: Tensor, what: str, f: int, low: int, high: int,
@@ -94,21 +96,35 @@ def combine(rows_nd: Tensor, weights_mn: np.ndarray, divisors_m: np.ndarray) -> 
 
     vectors = len(weights_mn)
     result = _empty(vectors, rows_nd)
-    if vectors > 1:
+    dense = vectors > 1 and np.count_nonzero(weights_mn) > _DENSE * weights_mn.size
+    if dense:
         weights_mn = np.pad(weights_mn, ((0, -vectors % compiled.TILE), (0, 0)))
     native = result.numpy() if rows_nd.dtype in _NATIVE else None
 
     def piece(columns: slice) -> None:
         values, start, stop = _plain(rows_nd, columns)
         if native is not None and stop - start == columns.stop - columns.start:
-            compiled.combine(values, weights_mn, divisors_m, start, stop, native, columns.start)
+            compiled.combine(values, weights_mn, divisors_m, dense, start, stop, native, columns.start)
             return
         out = np.empty((vectors, stop - start), values.dtype)
-        compiled.combine(values, weights_mn, divisors_m, start, stop, out, 0)
+        compiled.combine(values, weights_mn, divisors_m, dense, start, stop, out, 0)
         result[:, columns] = torch.from_numpy(out[:, : columns.stop - columns.start]).to(rows_nd.dtype)
 
     _shared(piece, *rows_nd.shape)
     return result
+
+
+def signs(rows_nd: Tensor) -> np.ndarray:
+    """How many entries of each row are above 0, and below, (n, 2) int64."""
+    from kuiper.aggregation.kernels import compiled
+
+    def piece(columns: slice) -> np.ndarray:
+        values, start, stop = _plain(rows_nd, columns)
+        counts = np.zeros((len(values), 2), np.int64)
+        compiled.signs(values, start, stop, counts)
+        return counts
+
+    return sum(_shared(piece, *rows_nd.shape), np.zeros((len(rows_nd), 2), np.int64))
 
 
 def squared_norms(rows_nd: Tensor, centre_d: Tensor | None = None) -> np.ndarray:

@@ -140,28 +140,30 @@ def products(rows, start, stop, centre, gram):  # noqa: ANN001, ANN201
 
 
 @njit(**_OPTIONS)
-def combine(rows, weights, divisors, start, stop, out, place):  # noqa: ANN001, ANN201
+def combine(rows, weights, divisors, dense, start, stop, out, place):  # noqa: ANN001, ANN201
     """out[v, place + k] = sum over i of weights[v, i] rows[i, start + k], over divisors[v]; row by row.
 
-    Rows whose weight is 0 are not looked at. One vector costs a read of its rows; several are made by tiles.
+    Rows whose weight is 0 are not looked at.
 
     Args:
-        weights: (m, n) float64, of one vector, or padded with zeros to a multiple of TILE.
-        divisors: (v,) float64, v <= m.
+        weights: (m, n) float64, m >= v.
+        divisors: (v,) float64.
+        dense: multiply by tiles, zeros too, where all values are finite; m is a multiple of TILE. Same bits.
     """
-    n, vectors = rows.shape[0], len(weights)
-    sums = np.empty((vectors, PITCH))
-    wide = np.empty((BLOCK // PANEL if vectors > 1 else 0, n, PANEL))
+    n = rows.shape[0]
+    sums = np.empty((len(weights), PITCH))
+    wide = np.empty((BLOCK // PANEL if dense else 0, n, PANEL))
+    used, counts = _places(weights)
     for column in range(start, stop, BLOCK):
         width, here = min(BLOCK, stop - column), place + column - start
-        finite = vectors > 1 and _widen(wide, rows, column, width)
+        finite = dense and _widen(wide, rows, column, width)
         if finite:
             for part in range(len(wide)):
-                for first in range(0, vectors, TILE):
+                for first in range(0, len(weights), TILE):
                     panel(wide[part], weights, first, n, sums, part * PANEL)
         for v in range(len(divisors)):
             if not finite:
-                _add(sums[v], rows, weights[v], column, width)
+                _add(sums[v], rows, weights[v], used[v, : counts[v]], column, width)
             result, total, divisor = out[v, here : here + width], sums[v], divisors[v]
             if divisor == 1:
                 for k in range(width):
@@ -169,6 +171,18 @@ def combine(rows, weights, divisors, start, stop, out, place):  # noqa: ANN001, 
             else:
                 for k in range(width):
                     result[k] = total[k] / divisor
+
+
+@njit(**_OPTIONS)
+def _places(weights):  # noqa: ANN001, ANN202
+    """Where each vector's weights are not 0, (m, n), and how many (m,)."""
+    used, counts = np.empty(weights.shape, np.int64), np.zeros(len(weights), np.int64)
+    for v in range(len(weights)):
+        for i in range(weights.shape[1]):
+            if weights[v, i] != 0:
+                used[v, counts[v]] = i
+                counts[v] += 1
+    return used, counts
 
 
 @njit(**_OPTIONS)
@@ -188,10 +202,9 @@ def _widen(wide, rows, column, width):  # noqa: ANN001, ANN202
 
 
 @njit(fastmath={"contract"}, **_OPTIONS)
-def _add(total, rows, weights, column, width):  # noqa: ANN001, ANN202
-    """total[k] = sum over i of weights[i] rows[i, column + k]; four rows at a time, to read the sums less often."""
+def _add(total, rows, weights, used, column, width):  # noqa: ANN001, ANN202
+    """total[k] = sum over i in `used` of weights[i] rows[i, column + k]; four rows at a time, to read the sums less often."""
     total[:width] = 0
-    used = np.flatnonzero(weights)
     fours = len(used) // 4 * 4
     for place in range(0, fours, 4):
         i, j, m, p = used[place], used[place + 1], used[place + 2], used[place + 3]
@@ -218,3 +231,15 @@ def norms(rows, centre, start, stop, squares):  # noqa: ANN001, ANN201
             away = np.float64(row[k]) - np.float64(centre[k])
             total += away * away
         squares[i] += total
+
+
+@njit(**_OPTIONS)
+def signs(rows, start, stop, counts):  # noqa: ANN001, ANN201
+    """Add to counts (n, 2) int64 how many of each row's values are above 0, and below."""
+    for i in range(rows.shape[0]):
+        row, above, below = rows[i, start:stop], 0, 0
+        for k in range(len(row)):
+            above += row[k] > 0
+            below += row[k] < 0
+        counts[i, 0] += above
+        counts[i, 1] += below
