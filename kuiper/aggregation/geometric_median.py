@@ -45,6 +45,8 @@ def geometric_median(cloud: Cloud, f: int, *, nu: float = 1e-6, absolute: bool =
     majority("geometric_median", len(cloud), f)
     if start not in STARTS:
         raise SpecError(f"geometric_median: start = {start!r}", f"choose one of {', '.join(STARTS)}")
+    if start == "median":
+        cloud = cloud.about_median()
     near = cloud.near  # asked first: norms then come from the Gram product, not from a read of their own
     squared = cloud.squared_from_centre() if start == "median" else cloud.squared_norms()
     floor = nu if absolute else nu * float(np.median(np.sqrt(squared[near])))
@@ -101,6 +103,7 @@ def auto_gm(cloud: Cloud, f: int, *, lamb: float | None = None, iterations: int 
     n = len(cloud)
     majority("auto_gm", n, f)
     lamb = float(n) if lamb is None else lamb
+    cloud = cloud.about_median()
     near_m = (~cloud.far).astype(float)
     alpha_m, squared_m, before = near_m / near_m.sum(), cloud.squared_from_centre(), np.inf
     floor = 1e-6 * float(np.median(np.sqrt(squared_m[cloud.near])))

@@ -131,7 +131,10 @@ def _around(cloud: Cloud, f: int, *, base: Callable[..., Tensor]) -> Applied:
     """CTMA of a cloud; where the base has weights in n-space, its result itself is never made."""
     majority("ctma", len(cloud), f)
     function, parameters = unwrapped(base)
-    weights = function.weigh(cloud, f, **parameters) if hasattr(function, "weigh") else None
+    weights = None
+    if hasattr(function, "weigh"):
+        cloud = cloud.about_median()  # what some bases start at: one product then serves both
+        weights = function.weigh(cloud, f, **parameters)
     if weights is not None and weights.ndim == 1:
         squared = cloud.squared_from(weights / weights.sum())
     else:
