@@ -48,7 +48,9 @@ def signguard(cloud: Cloud, f: int) -> Weights:
     """Mean of the rows with a usual norm and usual signs, clipped to the median norm (Xu et al. 2022).
 
     Usual norms are within [0.1, 3] of their median; usual signs are the larger of two clusters (2-means) of
-    the fractions of positive, negative and zero entries. The rows of usual norm where no row is both.
+    the fractions of positive, negative and zero entries of all rows. Of two clusters of one size, that of
+    the lowest row; where no row is both, the rows of usual norm. The paper looks at a random part of the
+    entries; Blades clips first, so that no norm is too large.
 
     Args:
         cloud: rows (n, d), any float dtype.
@@ -65,10 +67,11 @@ def signguard(cloud: Cloud, f: int) -> Weights:
     """
     majority("signguard", len(cloud), f)
     norms = np.sqrt(cloud.squared_norms())
-    median = float(np.median(norms[np.isfinite(norms)]))
+    finite = np.isfinite(norms)
+    median = float(np.median(norms[finite]))
     usual = (norms >= 0.1 * median) & (norms <= 3 * median)
     both = usual.copy()
-    both[usual] = _larger_of_two(_sign_fractions(cloud)[usual])
+    both[finite] &= _larger_of_two(_sign_fractions(cloud)[finite])
     chosen = np.flatnonzero(both if both.any() else usual)
     return _mean_of_clipped(norms, median, chosen)
 
@@ -165,19 +168,25 @@ def _sign_fractions(cloud: Cloud) -> np.ndarray:
 
 
 def _larger_of_two(features: np.ndarray) -> np.ndarray:
-    """The larger cluster of 2-means, started from the two points that are farthest apart."""
-    squared = ((features[:, None] - features) ** 2).sum(2)
+    """The larger cluster of 2-means, started from the two points that are farthest apart.
+
+    Points are taken in the order of their values, so that the order of rows decides nothing but which of
+    two clusters of one size is taken.
+    """
+    order = np.lexsort(features.T)
+    points = features[order]
+    squared = ((points[:, None] - points) ** 2).sum(2)
     first, second = np.unravel_index(squared.argmax(), squared.shape)
     if first == second:
-        return np.ones(len(features), bool)
-    centres, labels = features[[first, second]], None
+        return np.ones(len(points), bool)
+    centres, labels = points[[first, second]], None
     for _ in range(100):
-        nearer = ((features[:, None] - centres) ** 2).sum(2).argmin(1)
+        nearer = ((points[:, None] - centres) ** 2).sum(2).argmin(1)
         if labels is not None and (nearer == labels).all():
             break
         labels = nearer
-        centres = np.stack([features[labels == label].mean(0) for label in (0, 1)])
-    return _larger(labels)
+        centres = np.stack([points[labels == label].mean(0) for label in (0, 1)])
+    return _larger(labels[np.argsort(order)])
 
 
 def _larger(labels: np.ndarray) -> np.ndarray:
