@@ -1,4 +1,4 @@
-"""Rules of Blades (Li et al. 2023) that cluster rows or weigh them by angles."""
+"""Rules that cluster rows or weigh them by angles: those of Blades."""
 
 from __future__ import annotations
 
@@ -77,9 +77,11 @@ def signguard(cloud: Cloud, f: int) -> Weights:
 
 
 def clipped_clustering(rows_nd: Tensor, f: int, *, state: dict[str, Tensor] | None = None) -> Tensor:
-    """Mean of the larger of two clusters of rows, clipped to the median of all norms so far (Li et al. 2023).
+    """Mean of the larger of two clusters of rows, clipped to the median of all norms so far (Li, Ngai &
+    Voigt 2023).
 
     Clusters by average linkage of cosine distances. Of two clusters of one size, that of the lowest row.
+    Blades' code moreover clips to 1e5 at most.
 
     Args:
         rows_nd: (n, d), any float dtype. Rows that are infinitely far are left out.

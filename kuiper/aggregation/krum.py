@@ -13,7 +13,7 @@ from kuiper.aggregation.cloud import Applied, Cloud, Weights, in_n_space
 from kuiper.errors import SpecError
 
 VARIANTS = {"paper": (2, 2, 2), "byzfl": (2, 1, 0), "garfield": (1, 1, 2), "epfml": (4, 2, 2)}
-"""Power of the distances that are summed; of n - f, how many neighbours fewer count, and rows fewer are kept."""
+"""Power of the distances that are summed; how many fewer than n - f neighbours count, and rows are kept."""
 
 
 def scores(squared_mm: np.ndarray, neighbours: int, power: int = 2) -> np.ndarray:

@@ -13,8 +13,8 @@ from kuiper.registry import largest
 
 @mixes
 def nnm(cloud: Cloud, f: int) -> Weights:
-    """Nearest-neighbour mixing (Allouah et al. 2023, algorithm 2): every row becomes the mean of the n - f
-    rows nearest to it, itself included.
+    """Nearest-neighbour mixing (Allouah et al. 2023, "Fixing by mixing"): every row becomes the mean of the
+    n - f rows nearest to it, itself included.
 
     Args:
         cloud: rows (n, d), any float dtype. A row that is infinitely far stays as it is.
@@ -41,7 +41,7 @@ def nnm(cloud: Cloud, f: int) -> Weights:
 @mixes
 def bucketing(cloud: Cloud, f: int, *, s: int | None = None, least: int = 1,
               generator: np.random.Generator | None = None) -> Weights:
-    """Rows in random order, then the means of s at a time (Karimireddy, He & Jaggi 2022, algorithm 1).
+    """Rows in random order, then the means of s at a time (Karimireddy, He & Jaggi 2022).
 
     Args:
         cloud: rows (n, d), any float dtype. A bucket with a row that is infinitely far is so.

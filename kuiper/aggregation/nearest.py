@@ -122,7 +122,7 @@ def ctma(rows_nd: Tensor, f: int, *, base: Callable[..., Tensor]) -> Tensor:
         JobFailed: more than f rows are infinitely far.
 
     Laws: permutation, translation, scale, orthogonal as far as the base obeys them; identical rows, hull;
-    (f, kappa)-robust with 60 (f / n) (1 + kappa of the base) (Dahan & Levy 2024, lemma 3.1).
+    (f, kappa)-robust with 60 (f / n) (1 + kappa of the base) (Dahan & Levy 2024).
     """
     return _around(Cloud(rows_nd, f, "ctma"), f, base=base)[0]
 
