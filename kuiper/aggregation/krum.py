@@ -9,6 +9,7 @@ from torch import Tensor
 from kuiper.aggregation._bounds import require
 from kuiper.aggregation._finite import refuse_beyond
 from kuiper.aggregation._order import statistic
+from kuiper.aggregation._ties import ascending
 from kuiper.aggregation.cloud import Applied, Cloud, Weights, in_n_space
 from kuiper.errors import SpecError
 
@@ -67,7 +68,7 @@ def multi_krum(cloud: Cloud, f: int, *, m: int | None = None, variant: str = "pa
     score_n = scores(cloud.squared_mm, n - f - unseen, power)
     refuse_beyond("multi_krum", int(np.isinf(score_n).sum()), n, f)
     weights = np.zeros(n)
-    weights[np.argsort(score_n, kind="stable")[:kept]] = 1
+    weights[ascending(score_n)[:kept]] = 1
     return weights
 
 
@@ -90,7 +91,7 @@ def selected_by_bulyan(cloud: Cloud, f: int, *, m: int | None, variant: str) -> 
         here = np.array(remaining)
         among_mm = counted_mm[np.ix_(here, here)]
         score_m = among_mm.sum(1) if subtracts else scores(among_mm, max(1, len(here) - f - 2))
-        order = here[np.argsort(score_m, kind="stable")]
+        order = here[ascending(score_m)]
         taken = order[: max(1, min(averaged, most - turn))]
         weight_n[taken] = 1 / len(taken)
         remaining.remove(order[0])
@@ -100,7 +101,7 @@ def selected_by_bulyan(cloud: Cloud, f: int, *, m: int | None, variant: str) -> 
 def _of_nearest(squared_mm: np.ndarray, neighbours: int) -> np.ndarray:
     """Squared distances to each vector's nearest others, 0 to the rest."""
     counted_mm = np.zeros_like(squared_mm)
-    nearest = np.argsort(_to_others(squared_mm), axis=1, kind="stable")[:, :neighbours]
+    nearest = ascending(_to_others(squared_mm))[:, :neighbours]
     np.put_along_axis(counted_mm, nearest, np.take_along_axis(squared_mm, nearest, axis=1), axis=1)
     return counted_mm
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from kuiper.aggregation._ties import ascending
 from kuiper.aggregation.cloud import Cloud, Weights, majority, mixes
 from kuiper.errors import SpecError, TooManyByzantine
 from kuiper.registry import largest
@@ -31,7 +32,7 @@ def nnm(cloud: Cloud, f: int) -> Weights:
     majority("nnm", n, f)
     squared_mm = cloud.squared_mm.copy()
     np.fill_diagonal(squared_mm, -1)
-    nearest = np.argsort(squared_mm, axis=1, kind="stable")[:, : n - f]
+    nearest = ascending(squared_mm)[:, : n - f]
     weights = np.zeros((n, n))
     np.put_along_axis(weights, nearest, 1 / (n - f), axis=1)
     weights[cloud.far] = np.eye(n)[cloud.far]

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from kuiper.aggregation._order import statistic
+from kuiper.aggregation._ties import ascending
 from kuiper.aggregation.cloud import Applied, Cloud, Weights, apply, in_n_space, majority, unwrapped
 from kuiper.errors import JobFailed, SpecError
 
@@ -15,7 +16,7 @@ from kuiper.errors import JobFailed, SpecError
 def nearest(squared_m: np.ndarray, kept: int) -> Weights:
     """1 for the `kept` smallest, lowest index first among equals; 0 for the others."""
     weights = np.zeros(len(squared_m))
-    weights[np.argsort(squared_m, kind="stable")[:kept]] = 1
+    weights[ascending(squared_m)[:kept]] = 1
     return weights
 
 
