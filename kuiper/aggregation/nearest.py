@@ -43,7 +43,8 @@ def cge(cloud: Cloud, f: int) -> Weights:
 
 @in_n_space
 def aksel(cloud: Cloud, f: int, *, keep: str = "majority") -> Weights:
-    """Mean of the c rows nearest the coordinate median (Boussetta et al. 2021, AKSEL).
+    """Mean of the c rows nearest the coordinate median (Boussetta et al. 2021, AKSEL; Garfield's code takes
+    the lower median of an even n).
 
     Args:
         cloud: rows (n, d), any float dtype.
@@ -77,7 +78,7 @@ def monna(cloud: Cloud, f: int, *, reference: int = 0) -> Weights:
     Args:
         cloud: rows (n, d), any float dtype.
         f: rows to drop, 2f < n.
-        reference: index of the trusted row.
+        reference: index of the trusted row; behind bucketing, of a bucket of any rows.
 
     Returns:
         (d,), the input's dtype and device.
