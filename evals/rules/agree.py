@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from evals.rules.pairs import BY_NAME, PAIRS, SETS, Call, theirs
+from evals.rules.pairs import BY_NAME, PAIRS, SETS, Call
 from kuiper import aggregation
 
 CASES = [(11, 2, 0.0), (12, 2, 0.0), (25, 5, 0.0), (40, 8, 1000.0)]
@@ -56,7 +56,7 @@ def _calls(name: str, said: str, n: int, f: int) -> tuple[Call, Call]:
         import byzfl
 
         return lambda rows: aggregation.bucketing(rows, f, s=n), byzfl.Bucketing(s=n)
-    return aggregation.make(name, f=f) if name in BYZFL and said == name else pair.ours(f), theirs(pair, f)
+    return aggregation.make(name, f=f) if name in BYZFL and said == name else pair.ours(f), pair.byzfl(f)
 
 
 def _apart(name: str, ours: Call, byzfl: Call, n: int, f: int, by: float) -> float | None:

@@ -12,9 +12,6 @@ import torch
 from kuiper import aggregation, registry
 
 Call = Callable[[torch.Tensor], Any]
-KINDS = {"n d": "reads", "n log^2(n) d": "columns", "n^2 d": "distances", "n^2 d + base": "distances",
-         "n^2 d + search": "search"}
-"""By the cost that a rule's yaml states; a pre-aggregator of cost n^2 d `mixes`: n rows come out."""
 ONCE = ("average", "clip", "arc")
 """Read their input once, whoever writes them: no part in the mean."""
 SETS = {"MDA", "SMEA"}
@@ -47,7 +44,8 @@ class Pair:
     """One rule or pre-aggregator.
 
     Attributes:
-        kind: `reads` its input, sorts `columns`, needs `distances`, `mixes` rows, or is a `search`.
+        kind: by the cost that its yaml states: `reads` its input, sorts `columns`, needs `distances`,
+            `mixes` rows by distances, or is a `search`.
         theirs: ByzFL's name; "" where it has none.
     """
 
@@ -76,8 +74,10 @@ class Pair:
 
 
 def _pair(name: str, group: str) -> Pair:
-    kind = KINDS[registry.table(group)[name]["_cost_"]]
-    kind = "mixes" if group == "pre_aggregator" and kind == "distances" else kind
+    cost = registry.table(group)[name]["_cost_"]
+    kind = "columns" if "log" in cost else "reads"
+    if cost.startswith("n^2 d"):
+        kind = "mixes" if group == "pre_aggregator" else "search" if "search" in cost else "distances"
     return Pair(name, group, kind, BYZFL.get(name, ("",))[0])
 
 
