@@ -137,6 +137,8 @@ def test_ways_to_set_a_parameter(job, form):
         ({"attack": "ipm"}, "attack", "no node would attack"),
         ({"algorithm": "all_reduce", "attack": "ipm", "num_byzantine": 1}, "attack", "carries only"),
         ({"algorithm": "all_reduce", "aggregator": "median"}, "aggregator", "uses no rule"),
+        ({"aggregator": {"ctma": {"base": "monna"}}, "pre_aggregator": ["nnm", "bucketing"]},
+         "pre_aggregator", "monna trusts row 0, and behind bucketing"),
         ({"algorithm": "elastic_gossip", "quorum": 3}, "quorum", "waits for no quorum"),
         ({"algorithm": {"fedavg": {"clients_per_round": 11}}, "steps": ..., "rounds": 2},
          "algorithm.clients_per_round", "at most 10"),
