@@ -131,14 +131,14 @@ def require_defined(pres: Sequence[Conf], rule: Conf, n: int, f: int) -> None:
 
 
 def distrust(pres: Sequence[Conf], rule: Conf) -> tuple[str, str]:
-    """Why a rule would not find the row that it trusts behind pre-aggregators, and what to do; or ("", "")."""
+    """Why a rule does not find the row that it trusts behind pre-aggregators, and a remedy; or ("", "")."""
     trusting = next((one for one in _within(rule) if one.get("_trusts_")), None)
     drawing = next((pre for pre in pres if pre.get("_reorders_")), None)
     if trusting is None or drawing is None:
         return "", ""
     row, drawn = trusting.get("reference", 0), drawing["_name_"]
-    return (f"{trusting['_name_']} trusts row {row}, and behind {drawn}, whose buckets are drawn, row {row} is "
-            f"a mean of any rows", f"leave {drawn} out, or write nnm, which keeps rows in their places")
+    return (f"{trusting['_name_']} trusts row {row}, and behind {drawn}, whose buckets are drawn, that is the "
+            "mean of any rows", f"leave {drawn} out, or write nnm, which keeps rows in their places")
 
 
 def _within(conf: Conf) -> Iterator[Conf]:
