@@ -45,8 +45,8 @@ def _clipped(cloud: Cloud, f: int, *, tau: float, iterations: int, state: dict[s
                         "give tau > 0, iterations >= 1")
     v_d = state["v"].to(cloud.rows_nd) if "v" in state else torch.zeros_like(cloud.rows_nd[0])
     if v_d.shape != cloud.rows_nd[0].shape:
-        raise SpecError(f"centered_clipping: v, kept from earlier calls, has {len(v_d)} entries, and rows have "
-                        f"{cloud.rows_nd.shape[1]}", "make another rule for rows of another width")
+        raise SpecError(f"centered_clipping: v, kept from earlier calls, has {len(v_d)} entries, and rows "
+                        f"have {cloud.rows_nd.shape[1]}", "make another rule for rows of another width")
     cloud = cloud.about(v_d)
     weights_m = np.zeros(len(cloud))
     for _ in range(iterations):  # once from v is one read, without a Gram product
