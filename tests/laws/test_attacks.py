@@ -193,7 +193,7 @@ def test_the_search_is_bounded_and_climbs_to_the_edge_of_a_cliff(evaluations: in
     found = maximum(lambda factor: asked.append(factor) or (-factor if -3.21 < factor < 0 else 1.0),
                     10.0, evaluations, 1.0)
     assert len(asked) <= evaluations and all(abs(factor) <= 10 for factor in asked)
-    assert evaluations < 64 or -3.21 < found < -3.2
+    assert evaluations < 64 or -3.21 < found < 0.99 * -3.21
 
 
 @pytest.mark.parametrize("name", ["ipm", "alie", "mimic", "min_max", "optimal_ipm"])
