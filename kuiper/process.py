@@ -93,6 +93,8 @@ class Process:
         if not self.resume:
             self.start(job)
         job.learner.gradients(job.theta, job.nodes[:1], batch=1)  # the first call is slow: not on the job's clock
+        if self.rank == 0:
+            builder.algorithm(job, records=False).rehearse()
         gc.freeze()  # what is here stays: the collector need not look through it again and again
         role = self.simulate if self.config["job"]["mode"] == "simulate" else self.deploy
         asyncio.run(role(builder, job, adversary))

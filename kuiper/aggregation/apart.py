@@ -24,6 +24,12 @@ class Apart:
         parts = rows_nd.tensor_split((self.parameters,), dim=1)
         return torch.cat([rule(part, f, step) for rule, part in zip(self.rules, parts, strict=True)])
 
+    def copy(self) -> Apart:
+        """One that goes on from the same state, and leaves this one's alone."""
+        other = Apart(self.rules[0], self.parameters)
+        other.rules = tuple(rule.copy() for rule in self.rules)
+        return other
+
     @property
     def state(self) -> dict[str, Tensor]:
         """Of both: that of the others under a name of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from kuiper.aggregation.cloud import Cloud, Weights, in_n_space, majority
 from kuiper.aggregation.nearest import nearest
@@ -56,11 +57,11 @@ def top_projections(gram_mm: np.ndarray, weights_m: np.ndarray) -> tuple[float, 
     mean_m = gram_mm @ share_m
     centred_mm = gram_mm - mean_m - mean_m[:, None] + share_m @ mean_m
     root_m = np.sqrt(share_m)
-    values, vectors = np.linalg.eigh(root_m[:, None] * centred_mm * root_m)
+    values, vectors = torch.linalg.eigh(torch.from_numpy(root_m[:, None] * centred_mm * root_m))
     eigenvalue = max(float(values[-1]), 0.0)
     if eigenvalue == 0:
         return 0.0, np.zeros(len(weights_m))
-    return eigenvalue, (centred_mm @ (root_m * vectors[:, -1])) ** 2 / eigenvalue
+    return eigenvalue, (centred_mm @ (root_m * vectors[:, -1].numpy())) ** 2 / eigenvalue
 
 
 @in_n_space

@@ -45,10 +45,9 @@ def _clipped(cloud: Cloud, f: int, *, tau: float, iterations: int, state: dict[s
                         "give tau > 0, iterations >= 1")
     v_d = state["v"] if "v" in state else torch.zeros_like(cloud.rows_nd[0])
     cloud = cloud.about(v_d)
-    weights_m, squared_m = np.zeros(len(cloud)), cloud.squared_from_centre()
-    for turn in range(iterations):
-        if turn:
-            squared_m = cloud.squared_from(weights_m)
+    weights_m = np.zeros(len(cloud))
+    for _ in range(iterations):  # once from v is one read, without a Gram product
+        squared_m = cloud.squared_from(weights_m) if iterations > 1 else cloud.squared_from_centre()
         with np.errstate(divide="ignore"):
             pull_m = np.minimum(1, tau / np.sqrt(squared_m)) / len(cloud)
         pull_m[np.isinf(squared_m)] = 0

@@ -169,7 +169,9 @@ class Cloud:
         return combine(self.rows_nd, self.of(weights[None]), [weights.sum()])[0]
 
     def blocks(self) -> Iterator[Tensor]:
-        """The vectors, a few columns at a time."""
+        """The vectors, a few columns at a time; all at once where they are the rows."""
+        if self.mixture_mn is None:
+            return iter([self.rows_nd])
         d = self.rows_nd.shape[1]
         width = max(1, min(1 << 17, d // 8))
         return (self.vectors(slice(start, start + width)) for start in range(0, max(d, 1), width))
@@ -177,7 +179,12 @@ class Cloud:
     def vectors(self, columns: slice = slice(None)) -> Tensor:
         """Columns of the vectors themselves, (m, w)."""
         rows_nw = self.rows_nd[:, columns]
-        return rows_nw if self.mixture_mn is None else combine(rows_nw, self.mixture_mn)
+        if self.mixture_mn is None:
+            return rows_nw
+        picked_m = self.mixture_mn.argmax(1)
+        if (self.mixture_mn == np.eye(len(rows_nw))[picked_m]).all():
+            return rows_nw[picked_m]
+        return combine(rows_nw, self.mixture_mn)
 
 
 Applied = tuple[Tensor, np.ndarray | None]

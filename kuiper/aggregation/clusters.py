@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kuiper.aggregation import kernels
 from kuiper.aggregation._finite import infinitely_far
 from kuiper.aggregation.cloud import Cloud, Weights, by_coordinate, in_n_space, majority, weighing
 from kuiper.aggregation.nearest import trusted
@@ -154,14 +155,15 @@ def _mean_of_clipped(norms: np.ndarray, most: float, chosen: np.ndarray) -> Weig
 
 
 def _sign_fractions(cloud: Cloud) -> np.ndarray:
-    """Fractions of positive, negative and zero entries of every vector, (m, 3); a few columns at a time."""
-    d, width = cloud.rows_nd.shape[1], 1 << 17
-    counts = np.zeros((len(cloud), 2))
-    for start in range(0, d, width):
-        vectors = cloud.vectors(slice(start, min(start + width, d)))
-        counts += torch.stack([(vectors > 0).sum(1), (vectors < 0).sum(1)], dim=1).cpu().numpy()
-    fractions = counts / max(d, 1)
+    """Fractions of positive, negative and zero entries of every vector, (m, 3)."""
+    fractions = sum(map(_signs, cloud.blocks())) / max(cloud.rows_nd.shape[1], 1)
     return np.column_stack([fractions, 1 - fractions.sum(1)])
+
+
+def _signs(vectors_mw: Tensor) -> np.ndarray:
+    if vectors_mw.device.type == "cpu":
+        return kernels.signs(vectors_mw)
+    return torch.stack([(vectors_mw > 0).sum(1), (vectors_mw < 0).sum(1)], dim=1).cpu().numpy()
 
 
 def _larger_of_two(features: np.ndarray) -> np.ndarray:

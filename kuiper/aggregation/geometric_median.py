@@ -45,8 +45,9 @@ def geometric_median(cloud: Cloud, f: int, *, nu: float = 1e-6, absolute: bool =
     majority("geometric_median", len(cloud), f)
     if start not in STARTS:
         raise SpecError(f"geometric_median: start = {start!r}", f"choose one of {', '.join(STARTS)}")
+    near = cloud.near  # asked first: norms then come from the Gram product, not from a read of their own
     squared = cloud.squared_from_centre() if start == "median" else cloud.squared_norms()
-    floor = nu if absolute else nu * float(np.median(np.sqrt(squared[cloud.near])))
+    floor = nu if absolute else nu * float(np.median(np.sqrt(squared[near])))
     return weiszfeld(cloud, squared, (~cloud.far).astype(float), floor, iterations)
 
 

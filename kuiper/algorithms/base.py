@@ -108,6 +108,14 @@ class Algorithm(ABC):
     async def work(self, link: Link) -> None:
         """A block of nodes, for as long as the hub or the steps last."""
 
+    def rehearse(self) -> None:
+        """What the hub does once before the clock starts: a rule's first call imports and compiles."""
+
+    def _rehearse(self, rows: int, f: int) -> None:
+        """Aggregate so many rows of zeros; they take no memory, and the rule keeps nothing of it."""
+        nothing = self.job.theta.new_zeros(1, dtype=self.job.row_dtype)
+        self.job.rule.copy()(nothing.expand(rows, self.job.learner.size), f, step=0)
+
     def steps(self) -> Iterator[int]:
         """The steps that are left."""
         return iter(range(self.job.keeper.step + 1, self.job.steps + 1))

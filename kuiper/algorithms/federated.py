@@ -45,6 +45,10 @@ class FedAvg(Algorithm):
     def channels(self) -> tuple[Channel, ...]:
         return (self.model, self.update)
 
+    def rehearse(self) -> None:
+        if not self.job.averages:
+            self._rehearse(self.wanted, self._declared(self.wanted))
+
     async def serve(self, link: Link) -> None:
         job, phase = self.job, self.job.recorder.phase
         theta = self.begin("serve", link, {"theta": job.theta})["theta"]
@@ -80,6 +84,10 @@ class FedAvg(Algorithm):
         """(d,) the mean update, or the rule's."""
         job, rows = self.job, updates.rows
         if not job.averages:
-            return job.rule(rows, math.ceil(job.f * len(rows) / len(job.nodes)), step)
+            return job.rule(rows, self._declared(len(rows)), step)
         weights = updates.columns["samples"] if self.weighting == "samples" else torch.ones(len(rows)).numpy()
         return job.learner.weighted_sum(rows, weights / weights.sum()).to(rows.dtype)
+
+    def _declared(self, rows: int) -> int:
+        """f of a cohort."""
+        return math.ceil(self.job.f * rows / len(self.job.nodes))

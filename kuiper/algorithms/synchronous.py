@@ -45,6 +45,9 @@ class ParameterServer(Algorithm):
     def stateful(self) -> bool:
         return self.beta > 0
 
+    def rehearse(self) -> None:
+        self._rehearse(self.job.quorum or len(self.job.senders), self.job.f)
+
     async def serve(self, link: Link) -> None:
         job, phase = self.job, self.job.recorder.phase
         state = self.begin("serve", link, {"theta": job.theta, **job.optimizer.init(job.theta)})

@@ -174,6 +174,31 @@ def test_order_statistics_have_the_same_bits_everywhere(n: int, f: int, d: int, 
     assert in_blocks(rows, "median", f, low, high) is None
 
 
+@pytest.mark.parametrize(("n", "m", "d"), [(5, 5, 3), (9, 12, 700), (26, 2, 1100), (40, 40, 513)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_mixtures_have_the_same_bits_however_they_are_made(n: int, m: int, d: int, dtype: torch.dtype) -> None:
+    """All at once by tiles, row by row where few count or one is not finite, or each by itself."""
+    rows, weights = normal(n, n, d, dtype=dtype), normal(m, m, n, dtype=torch.float64).numpy()
+    rows[1, d // 2] = math.inf
+    for some in (weights, weights * (np.arange(n) != 1), weights * (np.arange(n) % 9 == 0)):
+        together = kernels.combine(rows, some, np.full(m, 3.0))
+        apart = [kernels.combine(rows, one[None], np.full(1, 3.0)) for one in some]
+        assert torch.equal(together.nan_to_num(), torch.cat(apart).nan_to_num())
+        used = some.any(0)
+        wanted = torch.from_numpy(some[:, used] / 3) @ rows[used].double()
+        near = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-1}[dtype]
+        torch.testing.assert_close(together.double(), wanted, rtol=near, atol=near, equal_nan=True)
+
+
+@pytest.mark.parametrize(("n", "d"), [(1, 5), (4, 16), (7, 1000), (30, 2061)])
+def test_gram_products_are_exact(n: int, d: int) -> None:
+    rows = normal(n, n, d)
+    centre = rows[0].clone()
+    points = torch.cat([rows.double(), torch.zeros(1, d, dtype=torch.float64)]) - centre.double()
+    wanted = (points @ points.T).numpy()
+    np.testing.assert_allclose(kernels.gram(rows, centre), wanted, rtol=1e-12, atol=1e-12)
+
+
 def test_networks_sort() -> None:
     """The zero-one principle: what sorts all inputs of zeros and ones sorts everything."""
     for n in range(1, 13):

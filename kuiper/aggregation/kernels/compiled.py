@@ -13,10 +13,12 @@ import numpy as np
 from numba import njit
 
 from kuiper.aggregation.kernels.emit import LANES, statistic
+from kuiper.aggregation.kernels.multiply import PANEL, TILE, dots, panel
 
 BLOCK = 512
 """Columns that are worked on at a time, in the cache."""
-TILE = 4
+PITCH = BLOCK + 8
+"""Values from one row of a block to the next: at 4096 bytes all rows would share the same few cache lines."""
 MEDIAN, TRIMMED, MEAMED, PHOCAS = range(4)
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 
@@ -120,7 +122,7 @@ def products(rows, start, stop, centre, gram):  # noqa: ANN001, ANN201
     p is n + 1 rounded up to TILE. float64; the upper triangle, by tiles. centre[0] belongs to `start`.
     """
     n, points = rows.shape[0], len(gram)
-    block = np.zeros((points, BLOCK))
+    block = np.zeros((points, PITCH))
     for column in range(start, stop, BLOCK):
         width, offset = min(BLOCK, stop - column), column - start
         about = centre[offset : offset + width]
@@ -131,65 +133,79 @@ def products(rows, start, stop, centre, gram):  # noqa: ANN001, ANN201
         origin = block[n]
         for k in range(width):
             origin[k] = -np.float64(about[k])
+        block[:, width:] = 0
         for i in range(0, points, TILE):
             for j in range(i, points, TILE):
-                _tile(block, i, j, width, gram)
-
-
-@njit(fastmath={"reassoc", "contract", "nsz"}, **_OPTIONS)
-def _tile(block, i, j, width, gram):  # noqa: ANN001, ANN202
-    """Sixteen dot products at once: eight loads for sixteen multiply-adds."""
-    a0, a1, a2, a3 = block[i], block[i + 1], block[i + 2], block[i + 3]
-    b0, b1, b2, b3 = block[j], block[j + 1], block[j + 2], block[j + 3]
-    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = 0.0
-    s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = 0.0
-    for k in range(width):
-        x0, x1, x2, x3 = a0[k], a1[k], a2[k], a3[k]
-        y0, y1, y2, y3 = b0[k], b1[k], b2[k], b3[k]
-        s00, s01, s02, s03 = s00 + x0 * y0, s01 + x0 * y1, s02 + x0 * y2, s03 + x0 * y3
-        s10, s11, s12, s13 = s10 + x1 * y0, s11 + x1 * y1, s12 + x1 * y2, s13 + x1 * y3
-        s20, s21, s22, s23 = s20 + x2 * y0, s21 + x2 * y1, s22 + x2 * y2, s23 + x2 * y3
-        s30, s31, s32, s33 = s30 + x3 * y0, s31 + x3 * y1, s32 + x3 * y2, s33 + x3 * y3
-    for r, row in enumerate(((s00, s01, s02, s03), (s10, s11, s12, s13),
-                             (s20, s21, s22, s23), (s30, s31, s32, s33))):
-        for c, value in enumerate(row):
-            gram[i + r, j + c] += value
+                dots(block, i, j, width, gram)
 
 
 @njit(**_OPTIONS)
-def combine(rows, weights, divisors, start, stop, out, place):  # noqa: ANN001, ANN201
+def combine(rows, weights, divisors, dense, start, stop, out, place):  # noqa: ANN001, ANN201
     """out[v, place + k] = sum over i of weights[v, i] rows[i, start + k], over divisors[v]; row by row.
 
-    Rows whose weight is 0 are not looked at. Four rows at a time: the sums are read and written less often.
+    Rows whose weight is 0 are not looked at.
+
+    Args:
+        weights: (m, n) float64, m >= v.
+        divisors: (v,) float64.
+        dense: multiply by tiles, zeros too, where all values are finite; m is a multiple of TILE. Same bits.
     """
-    vectors, n = weights.shape
-    total, used = np.empty(BLOCK), np.empty(n, np.int64)
-    wide = np.empty((n if vectors > 1 else 0, BLOCK))
+    n = rows.shape[0]
+    sums = np.empty((len(weights), PITCH))
+    wide = np.empty((BLOCK // PANEL if dense else 0, n, PANEL))
+    used, counts = _places(weights)
     for column in range(start, stop, BLOCK):
         width, here = min(BLOCK, stop - column), place + column - start
-        for i in range(len(wide)):
-            row, values = rows[i, column : column + width], wide[i]
-            for k in range(width):
-                values[k] = row[k]
-        for v in range(vectors):
-            count = 0
-            for i in range(n):
-                if weights[v, i] != 0:
-                    used[count] = i
-                    count += 1
-            total[:width] = 0
-            if vectors > 1:
-                _add(total[:width], wide, weights[v], used[:count], 0)
+        finite = dense and _widen(wide, rows, column, width)
+        if finite:
+            for part in range(len(wide)):
+                for first in range(0, len(weights), TILE):
+                    panel(wide[part], weights, first, n, sums, part * PANEL)
+        for v in range(len(divisors)):
+            if not finite:
+                _add(sums[v], rows, weights[v], used[v, : counts[v]], column, width)
+            result, total, divisor = out[v, here : here + width], sums[v], divisors[v]
+            if divisor == 1:
+                for k in range(width):
+                    result[k] = total[k]
             else:
-                _add(total[:width], rows, weights[v], used[:count], column)
-            result, divisor = out[v, here : here + width], divisors[v]
-            for k in range(width):
-                result[k] = total[k] / divisor
+                for k in range(width):
+                    result[k] = total[k] / divisor
 
 
 @njit(**_OPTIONS)
-def _add(total, rows, weights, used, column):  # noqa: ANN001, ANN202
-    width, fours = len(total), len(used) // 4 * 4
+def _places(weights):  # noqa: ANN001, ANN202
+    """Where each vector's weights are not 0, (m, n), and how many (m,)."""
+    used, counts = np.empty(weights.shape, np.int64), np.zeros(len(weights), np.int64)
+    for v in range(len(weights)):
+        for i in range(weights.shape[1]):
+            if weights[v, i] != 0:
+                used[v, counts[v]] = i
+                counts[v] += 1
+    return used, counts
+
+
+@njit(**_OPTIONS)
+def _widen(wide, rows, column, width):  # noqa: ANN001, ANN202
+    """Copy columns to wide (parts, n, PANEL), zeros behind them; whether all are finite."""
+    check = np.zeros(PANEL)
+    for i in range(len(rows)):
+        for part in range(len(wide)):
+            values, first = wide[part, i], column + part * PANEL
+            row = rows[i, first : min(first + PANEL, column + width)]
+            for k in range(len(row)):
+                values[k] = row[k]
+            values[len(row) :] = 0
+            for k in range(PANEL):
+                check[k] += values[k] - values[k]
+    return check.sum() == 0
+
+
+@njit(fastmath={"contract"}, **_OPTIONS)
+def _add(total, rows, weights, used, column, width):  # noqa: ANN001, ANN202
+    """total[k] = sum over i in `used` of weights[i] rows[i, column + k]; four rows at a time, to read the sums less often."""
+    total[:width] = 0
+    fours = len(used) // 4 * 4
     for place in range(0, fours, 4):
         i, j, m, p = used[place], used[place + 1], used[place + 2], used[place + 3]
         a, b, c, e = weights[i], weights[j], weights[m], weights[p]
@@ -215,3 +231,15 @@ def norms(rows, centre, start, stop, squares):  # noqa: ANN001, ANN201
             away = np.float64(row[k]) - np.float64(centre[k])
             total += away * away
         squares[i] += total
+
+
+@njit(**_OPTIONS)
+def signs(rows, start, stop, counts):  # noqa: ANN001, ANN201
+    """Add to counts (n, 2) int64 how many of each row's values are above 0, and below."""
+    for i in range(rows.shape[0]):
+        row, above, below = rows[i, start:stop], 0, 0
+        for k in range(len(row)):
+            above += row[k] > 0
+            below += row[k] < 0
+        counts[i, 0] += above
+        counts[i, 1] += below

@@ -63,15 +63,15 @@ class _Emitter:
         self.bytes = dtype.bitwidth // 8
 
     def load(self, array: Any, column: Any, n: int) -> tuple[list[Any], Any]:
-        """The n vectors of a column, and x - x summed over them: NaN where one is not finite."""
-        builder = self.builder
+        """The n vectors of a column, and 0 x summed over them: NaN where one is not finite."""
+        builder, zero = self.builder, ir.Constant(self.vector, [0.0] * LANES)
         stride = cgutils.unpack_tuple(builder, array.strides)[0]
         base = builder.ptrtoint(builder.gep(array.data, [column]), _I64)
-        values, bad = [], ir.Constant(self.vector, [0.0] * LANES)
+        values, bad = [], zero
         for row in range(n):
             address = builder.add(base, builder.mul(stride, ir.Constant(_I64, row)))
             value = builder.load(builder.inttoptr(address, self.vector.as_pointer()), align=self.bytes)
-            bad = builder.fadd(bad, builder.fsub(value, value))
+            bad = builder.fadd(bad, builder.fmul(value, zero, flags=["contract"]), flags=["contract"])
             values.append(value)
         return values, bad
 
