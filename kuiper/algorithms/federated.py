@@ -89,5 +89,9 @@ class FedAvg(Algorithm):
         return job.learner.weighted_sum(rows, weights / weights.sum()).to(rows.dtype)
 
     def _declared(self, rows: int) -> int:
-        """f of a cohort."""
-        return math.ceil(self.job.f * rows / len(self.job.nodes))
+        return of_cohort(self.job.f, len(self.job.nodes), rows)
+
+
+def of_cohort(f: int, nodes: int, rows: int) -> int:
+    """The part of f declared Byzantine nodes that a cohort of so many rows is taken to hold, rounded up."""
+    return math.ceil(f * rows / nodes)

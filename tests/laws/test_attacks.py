@@ -196,6 +196,20 @@ def test_the_search_is_bounded_and_climbs_to_the_edge_of_a_cliff(evaluations: in
     assert evaluations < 64 or -3.21 < found < 0.99 * -3.21
 
 
+@pytest.mark.parametrize("name", [name for name, conf in registry.table("attack").items() if "knowledge" in conf])
+def test_an_attacker_that_knows_only_its_own_batches(name: str) -> None:
+    """Each makes its row of its own; the others' are not looked at, nor is what the rule keeps."""
+    own, honest, rule = normal(0, 2, 8, 30), normal(1, 8, 30), aggregation.make("centered_clipping", f=2)
+    attack = attacks.make({name: {"knowledge": "own"}}, 10, 2, rule)
+    sent = attack(honest, own)
+    rule(normal(2, 10, 30))
+    assert torch.equal(attack(normal(3, 8, 30), own), sent) and not torch.equal(sent[0], sent[1])
+    omniscient = attacks.make(name, 10, 2, aggregation.make("centered_clipping", f=2))
+    torch.testing.assert_close(torch.stack([omniscient(each)[0] for each in own]), sent)
+    with pytest.raises(SpecError, match="needs rows"):
+        attack(honest)
+
+
 @pytest.mark.parametrize("name", ["ipm", "alie", "mimic", "min_max", "optimal_ipm"])
 def test_no_honest_row_is_refused(name: str) -> None:
     parameters = {"rule": aggregation.make("median")} if name == "optimal_ipm" else {}
@@ -208,14 +222,14 @@ def test_every_yaml_is_in_the_table() -> None:
     for row in ATTACKS:
         conf = registry.table("attack")[registry.split(row.spec or row.name)[0]]
         assert conf["_acts_on_"] == row.acts_on
-        given = {key: value for key, value in conf.items() if not key.startswith("_")}
+        given = registry.of_target(conf)
         if "_target_" not in conf:
             assert not given
             continue
         module, _, name = conf["_target_"].rpartition(".")
         parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
         taken = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-        assert given.keys() == taken.keys() - {"generator", "state", "rule"}
+        assert given.keys() == taken.keys() - {"generator", "state", "rule", "n"}
         if name == conf["_name_"]:
             assert {key: taken[key] for key in given} == given
         assert not any(isinstance(value, float) and math.isnan(value) for value in given.values())
