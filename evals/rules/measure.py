@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from evals.rules.pairs import BY_NAME, SETS, Call, theirs
+from evals.rules.pairs import BY_NAME, SETS, Call
 from kuiper.errors import JobFailed
 
 MANY_SETS = 100_000
@@ -31,7 +31,7 @@ def times(name: str, rows: torch.Tensor, f: int, passes: int, byzfl: bool) -> di
     pair = BY_NAME[name]
     calls: dict[str, Call] = {"ours": pair.ours(f)}
     if byzfl and pair.theirs and not (pair.theirs in SETS and math.comb(len(rows), f) > MANY_SETS):
-        calls["byzfl"] = theirs(pair, f)
+        calls["byzfl"] = pair.byzfl(f)
     calls["read"] = lambda rows: rows.sum()
     if pair.kind in ("distances", "mixes", "search"):
         calls["gram"] = lambda rows: rows @ rows.T
@@ -59,7 +59,7 @@ def memory(name: str, rows: torch.Tensor, f: int, passes: int, byzfl: bool) -> d
     pair = BY_NAME[name]
     used = {"ours": _peak(pair.ours(f), rows)}
     if byzfl and pair.theirs and pair.theirs not in SETS:
-        used["byzfl"] = _peak(theirs(pair, f), rows)
+        used["byzfl"] = _peak(pair.byzfl(f), rows)
     return used
 
 

@@ -34,7 +34,7 @@ def average(cloud: Cloud, f: int) -> Weights:
 
 @by_coordinate
 def average_finite(rows_nd: Tensor, f: int) -> Tensor:
-    """In every coordinate the mean of the finite values; 0 where none is (AggregaThor's averaged-nan).
+    """In every coordinate the mean of the finite values; 0 where none is (AggregaThor: NaN).
 
     Not robust: it stands lost coordinates, not false ones. f is ignored.
 

@@ -67,7 +67,7 @@ def top_projections(gram_mm: np.ndarray, weights_m: np.ndarray) -> tuple[float, 
 @in_n_space
 def dnc(cloud: Cloud, f: int, *, iterations: int = 1, coordinates: int = 10_000,
         generator: np.random.Generator | None = None) -> Weights:
-    """Divide and conquer (Shejwalkar & Houmansadr 2021, algorithm 2).
+    """Divide and conquer (Shejwalkar & Houmansadr 2021).
 
     In each of some random subsets of the coordinates: centre the rows, and drop the f with the largest
     squared projections on the top singular vector. The result is the mean of the rows that were never

@@ -14,7 +14,7 @@ from kuiper.errors import SpecError
 
 def centered_clipping(rows_nd: Tensor, f: int, *, tau: float = 10.0, iterations: int = 3,
                       state: dict[str, Tensor] | None = None) -> Tensor:
-    """v <- v + mean((x_i - v) min(1, tau / ||x_i - v||)) (Karimireddy, He & Jaggi 2021, algorithm 2).
+    """v <- v + mean((x_i - v) min(1, tau / ||x_i - v||)) (Karimireddy, He & Jaggi 2021).
 
     Args:
         rows_nd: (n, d), any float dtype. Rows that are infinitely far are left out.

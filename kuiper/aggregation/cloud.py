@@ -36,17 +36,19 @@ class Cloud:
         f: declared Byzantine vectors.
         rule: who asks, for messages.
         mixture_mn: what the vectors are of the rows; None: they are the rows.
-        centre_d: the point that inner products are taken about; None: the rows' coordinate median, so that
-            neither a common offset nor a few distant rows leave distances without digits.
+        centre_d: the point that inner products are taken about; None: the coordinate median of some rows,
+            so that neither a common offset nor a few distant rows leave distances without digits.
+        median_of: how many rows, the first; None: 2f + 3, of which most are honest.
     """
 
     def __init__(self, rows_nd: Tensor, f: int, rule: str, mixture_mn: np.ndarray | None = None,
-                 centre_d: Tensor | None = None) -> None:
+                 centre_d: Tensor | None = None, median_of: int | None = None) -> None:
         self.rows_nd = rows_nd
         self.f = f
         self.rule = rule
         self.mixture_mn = mixture_mn
         self.centre_d = centre_d
+        self.median_of = min(2 * f + 3 if median_of is None else median_of, len(rows_nd))
 
     def __len__(self) -> int:
         return len(self.rows_nd) if self.mixture_mn is None else len(self.mixture_mn)
@@ -54,14 +56,14 @@ class Cloud:
     @cached_property
     def _products(self) -> tuple[np.ndarray, np.ndarray]:
         """Inner products of the points about the centre, (p, p), and which rows are infinitely far, (n,)."""
-        gram_pp = _gram(self.rows_nd, self.centre_d)
+        gram_pp = _gram(self.rows_nd, self.centre_d, self.median_of)
         bad_n = ~np.isfinite(gram_pp.diagonal()[:-1])
         if bad_n.any():
             bad_n = _not_finite(self.rows_nd)
             centre_d = self.centre_d
             if centre_d is None:
                 centre_d = statistic(self.rule, "median", self.rows_nd, self.f)
-            gram_pp = _gram(self.rows_nd, centre_d, np.flatnonzero(bad_n).tolist())
+            gram_pp = _gram(self.rows_nd, centre_d, far=np.flatnonzero(bad_n).tolist())
             bad_n |= ~np.isfinite(gram_pp.diagonal()[:-1])  # too large to be squared
             gram_pp[:-1][bad_n] = 0
             gram_pp[:, :-1][:, bad_n] = 0
@@ -150,10 +152,16 @@ class Cloud:
         """The same vectors, about a point."""
         return Cloud(self.rows_nd, self.f, self.rule, self.mixture_mn, centre_d)
 
+    def about_median(self) -> Cloud:
+        """The same vectors, about the coordinate median of all rows; unless products are there already."""
+        if "_products" in self.__dict__ or self.median_of == len(self.rows_nd):
+            return self
+        return Cloud(self.rows_nd, self.f, self.rule, self.mixture_mn, None, len(self.rows_nd))
+
     def mixed(self, weights_km: np.ndarray, f: int) -> Cloud:
         """The cloud of k mixtures of these vectors."""
         mixture = weights_km if self.mixture_mn is None else weights_km @ self.mixture_mn
-        cloud = Cloud(self.rows_nd, f, self.rule, mixture, self.centre_d)
+        cloud = Cloud(self.rows_nd, f, self.rule, mixture, self.centre_d, self.median_of)
         if "_products" in self.__dict__:
             cloud.__dict__["_products"] = self._products
         return cloud
@@ -276,12 +284,12 @@ def combine(rows_nd: Tensor, weights_mn: np.ndarray, divisors_m: Sequence[float]
     return result
 
 
-def _gram(rows_nd: Tensor, centre_d: Tensor | None, far: Sequence[int] = ()) -> np.ndarray:
+def _gram(rows_nd: Tensor, centre_d: Tensor | None, median_of: int = 1, far: Sequence[int] = ()) -> np.ndarray:
     if rows_nd.device.type == "cpu":
-        return kernels.gram(rows_nd, centre_d, far)
+        return kernels.gram(rows_nd, centre_d, median_of, far)
     n = len(rows_nd)
     if centre_d is None:
-        centre_d = statistic("gram", "median", rows_nd, n)
+        centre_d = statistic("gram", "median", rows_nd[:median_of], median_of)
     total_pp = torch.zeros((n + 1, n + 1), dtype=torch.float64, device=rows_nd.device)
     for columns in _blocks(*rows_nd.shape):
         points_pw = total_pp.new_zeros((n + 1, columns.stop - columns.start))

@@ -1,4 +1,4 @@
-"""Rules of Blades (Li et al. 2023) that cluster rows or weigh them by angles."""
+"""Rules that cluster rows or weigh them by angles: those of Blades."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def signguard(cloud: Cloud, f: int) -> Weights:
     """Mean of the rows with a usual norm and usual signs, clipped to the median norm (Xu et al. 2022).
 
     Usual norms are within [0.1, 3] of their median; usual signs are the larger of two clusters (2-means) of
-    the fractions of positive, negative and zero entries. The rows of usual norm where no row is both.
+    the fractions of positive, negative and zero entries of all rows. Of two clusters of one size, that of
+    the lowest row; where no row is both, the rows of usual norm. The paper looks at a random part of the
+    entries; Blades clips first, so that no norm is too large.
 
     Args:
         cloud: rows (n, d), any float dtype.
@@ -66,18 +68,21 @@ def signguard(cloud: Cloud, f: int) -> Weights:
     """
     majority("signguard", len(cloud), f)
     norms = np.sqrt(cloud.squared_norms())
-    median = float(np.median(norms[np.isfinite(norms)]))
+    finite = np.isfinite(norms)
+    median = float(np.median(norms[finite]))
     usual = (norms >= 0.1 * median) & (norms <= 3 * median)
     both = usual.copy()
-    both[usual] = _larger_of_two(_sign_fractions(cloud)[usual])
+    both[finite] &= _larger_of_two(_sign_fractions(cloud)[finite])
     chosen = np.flatnonzero(both if both.any() else usual)
     return _mean_of_clipped(norms, median, chosen)
 
 
 def clipped_clustering(rows_nd: Tensor, f: int, *, state: dict[str, Tensor] | None = None) -> Tensor:
-    """Mean of the larger of two clusters of rows, clipped to the median of all norms so far (Li et al. 2023).
+    """Mean of the larger of two clusters of rows, clipped to the median of all norms so far (Li, Ngai &
+    Voigt 2023).
 
     Clusters by average linkage of cosine distances. Of two clusters of one size, that of the lowest row.
+    Blades' code moreover clips to 1e5 at most.
 
     Args:
         rows_nd: (n, d), any float dtype. Rows that are infinitely far are left out.
@@ -167,19 +172,25 @@ def _signs(vectors_mw: Tensor) -> np.ndarray:
 
 
 def _larger_of_two(features: np.ndarray) -> np.ndarray:
-    """The larger cluster of 2-means, started from the two points that are farthest apart."""
-    squared = ((features[:, None] - features) ** 2).sum(2)
+    """The larger cluster of 2-means, started from the two points that are farthest apart.
+
+    Points are taken in the order of their values, so that the order of rows decides nothing but which of
+    two clusters of one size is taken.
+    """
+    order = np.lexsort(features.T)
+    points = features[order]
+    squared = ((points[:, None] - points) ** 2).sum(2)
     first, second = np.unravel_index(squared.argmax(), squared.shape)
     if first == second:
-        return np.ones(len(features), bool)
-    centres, labels = features[[first, second]], None
+        return np.ones(len(points), bool)
+    centres, labels = points[[first, second]], None
     for _ in range(100):
-        nearer = ((features[:, None] - centres) ** 2).sum(2).argmin(1)
+        nearer = ((points[:, None] - centres) ** 2).sum(2).argmin(1)
         if labels is not None and (nearer == labels).all():
             break
         labels = nearer
-        centres = np.stack([features[labels == label].mean(0) for label in (0, 1)])
-    return _larger(labels)
+        centres = np.stack([points[labels == label].mean(0) for label in (0, 1)])
+    return _larger(labels[np.argsort(order)])
 
 
 def _larger(labels: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ _BOUNDS = {
 
 
 def upper_bound(name: str, n: int, f: int, d: int) -> float:
-    """The largest sigma / ||g|| for which a rule's convergence is proved (El Mhamdi et al. 2021, section 3).
+    """The largest sigma / ||g|| for which a rule's convergence is proved (El Mhamdi et al. 2021).
 
     sigma is the standard deviation of honest gradients as vectors, E||g_i - g||^2 = sigma^2, so that the
     dimension d is in it already.

@@ -16,11 +16,11 @@ MOST = 1000
 @in_n_space
 def geometric_median(cloud: Cloud, f: int, *, nu: float = 1e-6, absolute: bool = False, start: str = "median",
                      iterations: int | None = None) -> Weights:
-    """The point whose sum of distances to the rows is smallest, smoothed (Pillutla et al. 2022, algorithm 2).
+    """The point whose sum of distances to the rows is smallest, smoothed (Pillutla et al. 2022).
 
     z <- sum of x_i / max(||x_i - z||, nu) over the sum of the weights, until a step moves it by less than
-    1e-9 of the median distance. The preset `rfa` is theirs: 3 iterations from zero with nu = 0.1 absolute,
-    which is the mean where gradients are small.
+    1e-9 of the median distance. The preset `rfa` is what ByzFL and epfml's code compute: 3 iterations from
+    zero with nu = 0.1 absolute, the mean where gradients are small (the authors' code: 4 from the mean).
 
     Args:
         cloud: rows (n, d), any float dtype. Rows that are infinitely far are left out.
@@ -45,6 +45,8 @@ def geometric_median(cloud: Cloud, f: int, *, nu: float = 1e-6, absolute: bool =
     majority("geometric_median", len(cloud), f)
     if start not in STARTS:
         raise SpecError(f"geometric_median: start = {start!r}", f"choose one of {', '.join(STARTS)}")
+    if start == "median":
+        cloud = cloud.about_median()
     near = cloud.near  # asked first: norms then come from the Gram product, not from a read of their own
     squared = cloud.squared_from_centre() if start == "median" else cloud.squared_norms()
     floor = nu if absolute else nu * float(np.median(np.sqrt(squared[near])))
@@ -78,15 +80,16 @@ def weiszfeld(cloud: Cloud, squared_m: np.ndarray, alpha_m: np.ndarray, floor: f
 
 @in_n_space
 def auto_gm(cloud: Cloud, f: int, *, lamb: float | None = None, iterations: int = 100) -> Weights:
-    """Auto-weighted geometric median (Li et al. 2021, algorithm 1; Blades' autogm).
+    """Auto-weighted geometric median (Li et al. 2021).
 
     The smallest sum of alpha_i ||x_i - z|| + lamb/2 ||alpha||^2 over z and weights alpha that sum to one, in
-    turns: remote rows end with the weight zero.
+    turns: remote rows end with the weight zero. Blades' autogm means this too, but its Weiszfeld steps lose
+    alpha and its search for the threshold does not sort: its values are others.
 
     Args:
         cloud: rows (n, d), any float dtype. Rows that are infinitely far are left out.
         f: declared Byzantine rows, 2f < n; it only sets how many may be infinitely far.
-        lamb: how even the weights are to be; None is n, as in Blades, in the unit of distances.
+        lamb: how even the weights are to be; None is n (as Blades once had), in the unit of distances.
         iterations: turns at most.
 
     Returns:
@@ -101,6 +104,7 @@ def auto_gm(cloud: Cloud, f: int, *, lamb: float | None = None, iterations: int 
     n = len(cloud)
     majority("auto_gm", n, f)
     lamb = float(n) if lamb is None else lamb
+    cloud = cloud.about_median()
     near_m = (~cloud.far).astype(float)
     alpha_m, squared_m, before = near_m / near_m.sum(), cloud.squared_from_centre(), np.inf
     floor = 1e-6 * float(np.median(np.sqrt(squared_m[cloud.near])))

@@ -17,7 +17,7 @@ CONVENTIONS = ("midpoint", "lower", "upper")
 
 @by_coordinate
 def median(rows_nd: Tensor, f: int, *, convention: str = "midpoint") -> Tensor:
-    """Median of every coordinate (Yin et al. 2018, definition 1).
+    """Median of every coordinate (Yin et al. 2018).
 
     Args:
         rows_nd: (n, d), any float dtype. Non-finite rows are ordered last in every coordinate.
@@ -47,10 +47,10 @@ def median(rows_nd: Tensor, f: int, *, convention: str = "midpoint") -> Tensor:
 
 @by_coordinate
 def meamed(rows_nd: Tensor, f: int) -> Tensor:
-    """In every coordinate the mean of the n - f values nearest the median (Xie et al. 2018, definition 10).
+    """In every coordinate the mean of the n - f values nearest the median (Xie et al. 2018, "Generalized").
 
-    AggregaThor calls it averaged-median. Of two values equally near, the lower: then the order of rows
-    changes nothing.
+    AggregaThor calls it averaged-median, and takes the upper of two middle values for the median. Of two
+    values equally near, the lower: then the order of rows changes nothing.
 
     Args:
         rows_nd: (n, d), any float dtype. Non-finite rows are ordered last in every coordinate.
@@ -72,7 +72,7 @@ def meamed(rows_nd: Tensor, f: int) -> Tensor:
 @by_coordinate
 def condense(rows_nd: Tensor, f: int, *, p: float = 0.9,
              generator: np.random.Generator | None = None) -> Tensor:
-    """Per coordinate the median with probability p, else the first row's value (AggregaThor's condense).
+    """Per coordinate the median with probability p, else the first row's value (Garfield's condense).
 
     Row 0 is taken on trust: a Byzantine one decides 1 - p of the coordinates.
 

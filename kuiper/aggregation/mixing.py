@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from kuiper.aggregation._ties import ascending
 from kuiper.aggregation.cloud import Cloud, Weights, majority, mixes
 from kuiper.errors import SpecError, TooManyByzantine
 from kuiper.registry import largest
@@ -13,8 +14,8 @@ from kuiper.registry import largest
 
 @mixes
 def nnm(cloud: Cloud, f: int) -> Weights:
-    """Nearest-neighbour mixing (Allouah et al. 2023, algorithm 2): every row becomes the mean of the n - f
-    rows nearest to it, itself included.
+    """Nearest-neighbour mixing (Allouah et al. 2023, "Fixing by mixing"): every row becomes the mean of the
+    n - f rows nearest to it, itself included.
 
     Args:
         cloud: rows (n, d), any float dtype. A row that is infinitely far stays as it is.
@@ -31,7 +32,7 @@ def nnm(cloud: Cloud, f: int) -> Weights:
     majority("nnm", n, f)
     squared_mm = cloud.squared_mm.copy()
     np.fill_diagonal(squared_mm, -1)
-    nearest = np.argsort(squared_mm, axis=1, kind="stable")[:, : n - f]
+    nearest = ascending(squared_mm)[:, : n - f]
     weights = np.zeros((n, n))
     np.put_along_axis(weights, nearest, 1 / (n - f), axis=1)
     weights[cloud.far] = np.eye(n)[cloud.far]
@@ -41,7 +42,7 @@ def nnm(cloud: Cloud, f: int) -> Weights:
 @mixes
 def bucketing(cloud: Cloud, f: int, *, s: int | None = None, least: int = 1,
               generator: np.random.Generator | None = None) -> Weights:
-    """Rows in random order, then the means of s at a time (Karimireddy, He & Jaggi 2022, algorithm 1).
+    """Rows in random order, then the means of s at a time (Karimireddy, He & Jaggi 2022).
 
     Args:
         cloud: rows (n, d), any float dtype. A bucket with a row that is infinitely far is so.

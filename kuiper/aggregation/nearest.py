@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from kuiper.aggregation._order import statistic
+from kuiper.aggregation._ties import ascending
 from kuiper.aggregation.cloud import Applied, Cloud, Weights, apply, in_n_space, majority, unwrapped
 from kuiper.errors import JobFailed, SpecError
 
@@ -15,7 +16,7 @@ from kuiper.errors import JobFailed, SpecError
 def nearest(squared_m: np.ndarray, kept: int) -> Weights:
     """1 for the `kept` smallest, lowest index first among equals; 0 for the others."""
     weights = np.zeros(len(squared_m))
-    weights[np.argsort(squared_m, kind="stable")[:kept]] = 1
+    weights[ascending(squared_m)[:kept]] = 1
     return weights
 
 
@@ -42,7 +43,8 @@ def cge(cloud: Cloud, f: int) -> Weights:
 
 @in_n_space
 def aksel(cloud: Cloud, f: int, *, keep: str = "majority") -> Weights:
-    """Mean of the c rows nearest the coordinate median (Boussetta et al. 2021, AKSEL).
+    """Mean of the c rows nearest the coordinate median (Boussetta et al. 2021, AKSEL; Garfield's code takes
+    the lower median of an even n).
 
     Args:
         cloud: rows (n, d), any float dtype.
@@ -76,7 +78,7 @@ def monna(cloud: Cloud, f: int, *, reference: int = 0) -> Weights:
     Args:
         cloud: rows (n, d), any float dtype.
         f: rows to drop, 2f < n.
-        reference: index of the trusted row.
+        reference: index of the trusted row; behind bucketing, of a bucket of any rows.
 
     Returns:
         (d,), the input's dtype and device.
@@ -122,7 +124,7 @@ def ctma(rows_nd: Tensor, f: int, *, base: Callable[..., Tensor]) -> Tensor:
         JobFailed: more than f rows are infinitely far.
 
     Laws: permutation, translation, scale, orthogonal as far as the base obeys them; identical rows, hull;
-    (f, kappa)-robust with 60 (f / n) (1 + kappa of the base) (Dahan & Levy 2024, lemma 3.1).
+    (f, kappa)-robust with 60 (f / n) (1 + kappa of the base) (Dahan & Levy 2024).
     """
     return _around(Cloud(rows_nd, f, "ctma"), f, base=base)[0]
 
@@ -131,7 +133,10 @@ def _around(cloud: Cloud, f: int, *, base: Callable[..., Tensor]) -> Applied:
     """CTMA of a cloud; where the base has weights in n-space, its result itself is never made."""
     majority("ctma", len(cloud), f)
     function, parameters = unwrapped(base)
-    weights = function.weigh(cloud, f, **parameters) if hasattr(function, "weigh") else None
+    weights = None
+    if hasattr(function, "weigh"):
+        cloud = cloud.about_median()  # what some bases start at: one product then serves both
+        weights = function.weigh(cloud, f, **parameters)
     if weights is not None and weights.ndim == 1:
         squared = cloud.squared_from(weights / weights.sum())
     else:

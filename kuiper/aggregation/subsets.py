@@ -17,7 +17,7 @@ LIMIT = 200_000
 
 @in_n_space
 def mda(cloud: Cloud, f: int, *, search: str = "exact", limit: int = LIMIT) -> Weights:
-    """Minimum-diameter average (El Mhamdi et al. 2018; Rousseeuw 1985): mean of the n - f rows whose
+    """Minimum-diameter average (El Mhamdi et al. 2020, "Genuinely distributed"): mean of the n - f rows whose
     largest distance is smallest. Garfield calls it brute.
 
     Whether n - f rows lie within a distance of each other is a vertex cover of at most f rows among the
@@ -101,7 +101,8 @@ def _first_subset(apart: np.ndarray, f: int, budget: _Budget) -> Weights:
 
 @in_n_space
 def mva(cloud: Cloud, f: int, *, search: str = "exact", limit: int = LIMIT) -> Weights:
-    """Minimum-variance average: mean of the n - f rows whose variance is smallest (Allouah et al. 2023).
+    """Minimum-variance average: mean of the n - f rows whose variance is smallest (Yi et al. 2024:
+    1-mean clustering with outliers).
 
     Args, Returns, Raises, Laws: as `mda`.
     """
@@ -123,7 +124,7 @@ def mva(cloud: Cloud, f: int, *, search: str = "exact", limit: int = LIMIT) -> W
 @in_n_space
 def smea(cloud: Cloud, f: int, *, search: str = "exact", limit: int = LIMIT) -> Weights:
     """Smallest maximum eigenvalue average: mean of the n - f rows whose covariance has the smallest top
-    eigenvalue (Allouah et al. 2023).
+    eigenvalue (Allouah et al. 2023, "Privacy-robustness-utility trilemma").
 
     Args, Returns, Raises, Laws: as `mda`.
     """

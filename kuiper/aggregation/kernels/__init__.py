@@ -53,26 +53,27 @@ def statistic(rows_nd: Tensor, what: str, f: int, low: int, high: int,
     return result if bad == 0 or last else None
 
 
-def gram(rows_nd: Tensor, centre_d: Tensor | None = None, far: Sequence[int] = ()) -> np.ndarray:
+def gram(rows_nd: Tensor, centre_d: Tensor | None, median_of: int = 1, far: Sequence[int] = ()) -> np.ndarray:
     """Inner products of the rows and the origin (in this order) less a centre, (n + 1, n + 1) float64.
 
     Entries of a row that is not finite, and of one that overflows, are not finite.
 
     Args:
-        centre_d: in the rows' dtype; None for the coordinate median, which needs all rows to be finite.
+        centre_d: in the rows' dtype; None for the coordinate median of the first rows, all of them finite.
+        median_of: how many.
         far: rows to leave at zero.
     """
     from kuiper.aggregation.kernels import compiled
 
     n = len(rows_nd)
-    middle = _statistic(*rows_nd.shape, 0, 0, (n - 1) // 2, n // 2)
+    middle = _statistic(median_of, rows_nd.shape[1], 0, 0, (median_of - 1) // 2, median_of // 2)
     points = -(-(n + 1) // compiled.TILE) * compiled.TILE
 
     def piece(columns: slice) -> np.ndarray:
         values, start, stop = _plain(rows_nd, columns, far, 0)
         centre = np.zeros(stop - start, values.dtype)
         if centre_d is None:
-            middle(values, start, stop, centre)
+            middle(values[:median_of], start, stop, centre)
         else:
             centre[: columns.stop - columns.start] = _numpy(centre_d[columns])
         total = np.zeros((points, points))
