@@ -199,12 +199,12 @@ def test_the_search_is_bounded_and_climbs_to_the_edge_of_a_cliff(evaluations: in
 @pytest.mark.parametrize("name", [name for name, conf in registry.table("attack").items() if "knowledge" in conf])
 def test_an_attacker_that_knows_only_its_own_batches(name: str) -> None:
     """Each makes its row of its own; the others' are not looked at, nor is what the rule keeps."""
-    own, honest, rule = normal(0, 2, 8, 30), normal(1, 8, 30), aggregation.make("centered_clipping", f=2)
-    attack = attacks.make({name: {"knowledge": "own"}}, 10, 2, rule)
+    own, honest, rule = normal(0, 3, 8, 30), normal(1, 8, 30), aggregation.make("centered_clipping", f=3)
+    attack = attacks.make({name: {"knowledge": "own"}}, 11, 3, rule)
     sent = attack(honest, own)
-    rule(normal(2, 10, 30))
+    rule(normal(2, 11, 30))
     assert torch.equal(attack(normal(3, 8, 30), own), sent) and not torch.equal(sent[0], sent[1])
-    omniscient = attacks.make(name, 10, 2, aggregation.make("centered_clipping", f=2))
+    omniscient = attacks.make(name, 11, 3, aggregation.make("centered_clipping", f=3))
     torch.testing.assert_close(torch.stack([omniscient(each)[0] for each in own]), sent)
     with pytest.raises(SpecError, match="needs rows"):
         attack(honest)
