@@ -145,6 +145,8 @@ def sign_majority(rows_nd: Tensor, f: int) -> Tensor:
     """
     majority("sign_majority", len(rows_nd), f)
     far = infinitely_far("sign_majority", rows_nd, f)
+    if rows_nd.device.type == "cpu":
+        return kernels.majorities(rows_nd, far)
     votes_d = torch.zeros(rows_nd.shape[1], dtype=torch.int32, device=rows_nd.device)
     for i, row_d in enumerate(rows_nd):
         if i not in far:

@@ -65,6 +65,8 @@ class Rule:
         self._calls += 1
         step = self._calls if step is None else step
         cloud = Cloud(rows_nd, f, self.conf["_name_"])
+        if self._pres:
+            cloud = cloud.about_median()  # where a rule may start, whose products are the pre-aggregators'
         for place, pre in enumerate(self._pres):
             following = registry.least_rows(self.pre_confs[place + 1 :], self.conf, f)
             cloud = self._mixed(cloud, self._bound(pre, f"pre_aggregator {place}", step, following), f)

@@ -115,6 +115,38 @@ def combine(rows_nd: Tensor, weights_mn: np.ndarray, divisors_m: np.ndarray) -> 
     return result
 
 
+def finite_means(rows_nd: Tensor) -> Tensor:
+    """Mean of the finite values of every column, (d,) in the rows' dtype; 0 where there is none."""
+    from kuiper.aggregation.kernels import compiled
+
+    return _by_column(rows_nd, compiled.finite_means)
+
+
+def majorities(rows_nd: Tensor, left_out: Sequence[int]) -> Tensor:
+    """The sign that most values of every column have, (d,) in the rows' dtype.
+
+    Args:
+        left_out: rows that do not vote.
+    """
+    from kuiper.aggregation.kernels import compiled
+
+    return _by_column(rows_nd, compiled.majorities, left_out)
+
+
+def _by_column(rows_nd: Tensor, compute: Callable[..., None], left_out: Sequence[int] = ()) -> Tensor:
+    result = torch.empty(rows_nd.shape[1], dtype=rows_nd.dtype)
+    mask = np.isin(np.arange(len(rows_nd)), left_out)
+
+    def piece(columns: slice) -> None:
+        values, start, stop = _plain(rows_nd, columns)
+        out = np.empty(stop - start, values.dtype)
+        compute(values, mask, start, stop, out)
+        result[columns] = torch.from_numpy(out[: columns.stop - columns.start])
+
+    _shared(piece, *rows_nd.shape)
+    return result
+
+
 def signs(rows_nd: Tensor) -> np.ndarray:
     """How many entries of each row are above 0, and below, (n, 2) int64."""
     from kuiper.aggregation.kernels import compiled

@@ -243,3 +243,51 @@ def signs(rows, start, stop, counts):  # noqa: ANN001, ANN201
             below += row[k] < 0
         counts[i, 0] += above
         counts[i, 1] += below
+
+
+@njit(**_OPTIONS)
+def finite_means(rows, left_out, start, stop, out):  # noqa: ANN001, ANN201
+    """out[k] = mean of the finite values of rows[:, start + k], float64 row by row; 0 where none is.
+
+    A block is looked at value by value only where its sum is not finite.
+    """
+    n, total, count = len(rows), np.empty(BLOCK), np.empty(BLOCK)
+    for column in range(start, stop, BLOCK):
+        width, block = min(BLOCK, stop - column), rows[:, column : column + BLOCK]
+        total[:] = 0
+        for i in range(n):
+            row = block[i]
+            for k in range(width):
+                total[k] += np.float64(row[k])
+        result = out[column - start : column - start + width]
+        for k in range(width):
+            result[k] = total[k] / n
+        if np.isfinite(total[:width].sum()):
+            continue
+        total[:] = 0
+        count[:] = 0
+        for i in range(n):
+            row = block[i]
+            for k in range(width):
+                finite = row[k] - row[k] == 0
+                total[k] += np.float64(row[k]) if finite else 0.0
+                count[k] += 1.0 if finite else 0.0
+        for k in range(width):
+            result[k] = total[k] / max(count[k], 1.0)
+
+
+@njit(**_OPTIONS)
+def majorities(rows, left_out, start, stop, out):  # noqa: ANN001, ANN201
+    """out[k] = the sign, -1, 0 or 1, that most values of rows[:, start + k] have; left_out: (n,) bool."""
+    votes = np.empty(BLOCK, np.int32)
+    for column in range(start, stop, BLOCK):
+        width = min(BLOCK, stop - column)
+        votes[:] = 0
+        for i in range(len(rows)):
+            if not left_out[i]:
+                row = rows[i, column : column + width]
+                for k in range(width):
+                    votes[k] += np.int32(row[k] > 0) - np.int32(row[k] < 0)
+        result = out[column - start : column - start + width]
+        for k in range(width):
+            result[k] = np.sign(votes[k])
