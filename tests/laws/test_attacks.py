@@ -18,14 +18,17 @@ from kuiper.attacks import (
     corrupt_inputs,
     dissensus,
     drop,
+    inf,
     ipm,
     label_flip,
     mimic,
     min_max,
     min_sum,
+    nan,
     random_row,
     reverse,
     sign_flip,
+    zero,
 )
 from kuiper.attacks.adversary import Adversary
 from kuiper.attacks.alie import largest_hidden_z
@@ -119,11 +122,23 @@ def test_own_attacks_known_answers() -> None:
     assert sign_flip(rows).tolist() == [[-1.0, 2.0], [-3.0, -4.0]]
     assert reverse(rows, c=3).tolist() == [[-3.0, 6.0], [-9.0, -12.0]]
     assert label_flip(torch.tensor([[0, 9], [3, 4]]), 10).tolist() == [[9, 0], [6, 5]]
+    assert all(value.isnan().all() for value in nan(rows)) and zero(rows).tolist() == [[0, 0]] * 2
+    assert (inf(rows) == math.inf).all()
     dropped = drop(torch.ones(1, 10_000), p=0.3)
     assert dropped.unique().tolist() == [0, 1] and dropped.mean() == pytest.approx(0.7, abs=0.02)
     assert random_row(dropped).min() >= 0 and random_row(dropped).mean() == pytest.approx(0.5, abs=0.02)
     noise = random_row(dropped, distribution="gaussian", scale=3.0)
     assert (noise.mean(), noise.std()) == (pytest.approx(0, abs=0.1), pytest.approx(3, abs=0.1))
+
+
+def test_what_byzantine_servers_publish() -> None:
+    """The attackers' own rows are the models that they would publish."""
+    models, own = normal(0, 5, 100), normal(1, 2, 100)
+    assert torch.equal(attacks.make("reverse", 7, 2)(models, own), -100 * own)
+    dropped = attacks.make("drop", 7, 2)(models, own)
+    assert torch.equal(dropped, own * (dropped != 0)) and 20 < (dropped == 0).sum() < 100
+    noise = attacks.make("random", 7, 2)(models, own)
+    assert noise.min() >= 0 and noise.max() < 1 and not torch.equal(noise[0], noise[1])
 
 
 def test_corrupt_inputs_leaves_the_samples_of_each_node_in_another_order() -> None:
@@ -196,7 +211,10 @@ def test_the_search_is_bounded_and_climbs_to_the_edge_of_a_cliff(evaluations: in
     assert evaluations < 64 or -3.21 < found < 0.99 * -3.21
 
 
-@pytest.mark.parametrize("name", [name for name, conf in registry.table("attack").items() if "knowledge" in conf])
+KNOWING = [name for name, conf in registry.table("attack").items() if "knowledge" in conf]
+
+
+@pytest.mark.parametrize("name", KNOWING)
 def test_an_attacker_that_knows_only_its_own_batches(name: str) -> None:
     """Each makes its row of its own; the others' are not looked at, nor is what the rule keeps."""
     own, honest, rule = normal(0, 3, 8, 30), normal(1, 8, 30), aggregation.make("centered_clipping", f=3)
