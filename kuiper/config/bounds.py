@@ -29,6 +29,7 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         (COUNTS, _counts),
         ({"num_workers", "num_byzantine", "byzantine"}, _byzantine),
         ({"algorithm", "attack", "num_byzantine"}, _attack),
+        ({*COUNTS, "algorithm", "aggregator", "pre_aggregator", "attack"}, _stand_ins),
         ({"algorithm", "aggregator", "pre_aggregator", "quorum", "deadline"}, _unused),
         ({"algorithm", "num_workers"}, _clients),
         ({*COUNTS, "quorum", "deadline", "algorithm", "aggregator", "pre_aggregator", "attack"}, _needs),
@@ -90,7 +91,7 @@ def _byzantine(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report)
 
 def _attack(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
     attack, algorithm = conf["attack"], conf["algorithm"]
-    kind, carried = attack.get("_acts_on_", "none"), algorithm.get("_attacks_") or []
+    kind, carried = registry.acts_on(attack), algorithm.get("_attacks_") or []
     if kind == "none":
         return
     if conf["num_byzantine"] == 0:
@@ -101,8 +102,24 @@ def _attack(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) ->
                "choose another attack or algorithm parameter_server")
     if kind not in carried:
         on = ", ".join(carried) or "nothing"
-        report("attack", f"is {attack['_name_']}, which acts on {kind}; {algorithm['_name_']} carries only "
-               f"attacks on {on}", "choose another attack or another algorithm")
+        own = "knowledge" in attack and kind != "batches" and "batches" in carried
+        remedy = "set attack.knowledge to own, or " * own + "choose another attack or another algorithm"
+        named = attack["_name_"] + " with knowledge own" * (kind == "batches")
+        report("attack", f"is {named}, which acts on {kind}; {algorithm['_name_']} carries only "
+               f"attacks on {on}", remedy)
+
+
+def _stand_ins(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    """An attack that searches against the rule and knows no honest rows applies it to its own and f more."""
+    attack, rule, pres = conf["attack"], conf["aggregator"], conf["pre_aggregator"]
+    if registry.acts_on(attack) != "batches" or not attack.get("_uses_rule_"):
+        return
+    rows = attack["batches"] + conf["num_byzantine"]
+    message, _ = registry.refusal(pres, rule, rows, declared(conf))
+    if message:
+        least = registry.least_rows(pres, rule, declared(conf)) - conf["num_byzantine"]
+        report("attack.batches", f"is {attack['batches']}, too few to try the rule on these and "
+               f"{conf['num_byzantine']} attackers' rows: {message}", f"write `batches: {least}` or more")
 
 
 def _unused(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:

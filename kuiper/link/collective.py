@@ -197,8 +197,8 @@ class CollectiveLink(RemoteLink):
             dist.P2POp(dist.irecv, self._rows[block[0] : block[-1] + 1], rank)
             for rank, block in enumerate(self._blocks) if rank]))
         self.traffic.add(bytes_in=self._rows.nbytes, rows=self._due)
-        rows = self._adversary.arriving(announced.nodes, self._rows.to(self._device, torch.float32))
-        return replace(announced, rows=rows)
+        rows = self._rows.to(self._device, torch.float32)
+        return replace(announced, rows=self._adversary.arriving(announced.nodes, rows, step))
 
     async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor,
                      dtype: torch.dtype) -> torch.Tensor:

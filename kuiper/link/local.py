@@ -90,7 +90,7 @@ class LocalLink(Link):
         nodes, rows, columns = await self._shared.sent[channel.number, step]
         del self._shared.sent[channel.number, step]
         if channel.charged:
-            rows = self._adversary.arriving(nodes, rows)
+            rows = self._adversary.arriving(nodes, rows, step)
             arrived = (len(nodes) + late) * frame_bytes(channel, 1, 1)
             self.traffic.add(bytes_in=arrived, rows=len(nodes), late=late)
         return Gathered(nodes, rows, columns, late)

@@ -178,7 +178,7 @@ class RemoteLink(Link):
         if not channel.charged:
             return gathered
         self.traffic.add(rows=len(gathered.nodes), late=gathered.late)
-        rows = self._adversary.arriving(gathered.nodes, gathered.rows)
+        rows = self._adversary.arriving(gathered.nodes, gathered.rows, step)
         return replace(gathered, rows=rows)
 
     def _losses(self) -> list[str]:
