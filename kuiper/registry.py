@@ -163,3 +163,8 @@ def of_target(conf: Conf) -> dict[str, Any]:
 def names(confs: Iterable[Conf]) -> str:
     """nnm + bucketing + krum"""
     return " + ".join(conf["_name_"] for conf in confs)
+
+
+def of_cohort(f: int, nodes: int, rows: int) -> int:
+    """The part of f declared Byzantine nodes that a cohort of so many rows is taken to hold, rounded up."""
+    return math.ceil(f * rows / nodes)

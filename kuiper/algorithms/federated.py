@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kuiper import registry
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.link import Channel, Gathered, Link
 
@@ -97,9 +98,4 @@ class FedAvg(Algorithm):
         return job.learner.weighted_sum(rows, weights / weights.sum()).to(rows.dtype)
 
     def _declared(self, rows: int) -> int:
-        return of_cohort(self.job.f, len(self.job.nodes), rows)
-
-
-def of_cohort(f: int, nodes: int, rows: int) -> int:
-    """The part of f declared Byzantine nodes that a cohort of so many rows is taken to hold, rounded up."""
-    return math.ceil(f * rows / nodes)
+        return registry.of_cohort(self.job.f, len(self.job.nodes), rows)

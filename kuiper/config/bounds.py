@@ -50,6 +50,13 @@ def declared(conf: dict[str, Any]) -> int:
     return conf["num_byzantine"] if conf["f"] is None else conf["f"]
 
 
+def expected(conf: dict[str, Any], f: int, rows: int) -> int:
+    """What f is for the rows that arrive: of a round's clients, their part of it."""
+    if conf["algorithm"].get("_family_") == "federated":
+        return registry.of_cohort(f, conf["num_workers"], rows)
+    return f
+
+
 def _length(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
     name, family = conf["algorithm"]["_name_"], conf["algorithm"].get("_family_")
     allowed = ("rounds",) if family == "federated" else ("steps", "epochs")
@@ -189,7 +196,7 @@ def _needs(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> 
         report("quorum", f"is {shown(conf['quorum'])}, {comes.rows} rows, and {n - live} of {n} nodes send "
                f"nothing (attack {conf['attack']['_name_']}): it is never reached",
                f"write at most {live}, or set a deadline")
-    pres = conf["pre_aggregator"]
+    pres, f = conf["pre_aggregator"], expected(conf, f, comes.rows)
     message, _ = registry.refusal(pres, rule, comes.rows, f)
     if not message:
         return
@@ -200,8 +207,11 @@ def _needs(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> 
     missing = least - comes.rows
     enough = conf[comes.key] + missing if comes.key in conf else least
     remedy = f"write `{comes.key}: {enough}` or more"
-    fits = [lower for lower in range(f)
-            if not registry.refusal(pres, rule, _rows(conf, comes, f - lower), lower)[0]]
+    fits = []
+    for lower in range(declared(conf)):
+        rows = _rows(conf, comes, declared(conf) - lower)
+        if not registry.refusal(pres, rule, rows, expected(conf, lower, rows))[0]:
+            fits.append(lower)
     if fits:
         remedy = f"as it is, f can be at most {fits[-1]}; or {remedy}"
     key = next((one for one in ("f", "num_byzantine") if one in spec.job_conf), "aggregator")
@@ -209,7 +219,8 @@ def _needs(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> 
     composed = registry.names([*pres, rule])
     needs = registry.bound(rule) if composed == rule["_name_"] and not registry.inner(rule) else ""
     needs = f"{needs}: {least}" if needs else str(least)
-    report(key, f"{fault} {composed}, which needs {needs} rows for f = {f}, and "
+    part = f", the part of {declared(conf)} in {comes.rows} of {n}" if f < declared(conf) else ""
+    report(key, f"{fault} {composed}, which needs {needs} rows for f = {f}{part}, and "
            f"{comes.rows} arrive ({comes.why})", remedy)
 
 

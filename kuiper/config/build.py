@@ -15,7 +15,6 @@ from kuiper import random, registry
 from kuiper.aggregation.apart import Apart as ApartRule
 from kuiper.aggregation.rule import Rule
 from kuiper.algorithms.base import Algorithm, Job
-from kuiper.algorithms.federated import of_cohort
 from kuiper.attacks.adversary import Adversary
 from kuiper.config.instantiate import factory
 from kuiper.data import Dataset, hold_out
@@ -58,7 +57,7 @@ class Builder:
         federated = self.conf["algorithm"]["_family_"] == "federated"
         return Adversary(
             np.sort(np.asarray(listed, np.int64)), registry.acts_on(group), attack, self.seed,
-            tolerated=partial(of_cohort, self.f, self.n) if federated else None,
+            tolerated=partial(registry.of_cohort, self.f, self.n) if federated else None,
             batches=group.get("batches", 0), nodes=self.n)
 
     def clock(self) -> WallClock | VirtualClock:

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from kuiper.aggregation.sums import ordered_sum
 from kuiper.attacks.adversary import Adversary
 from kuiper.errors import JobFailed, KuiperError, ProtocolError, QuorumLost
 from kuiper.link.base import Channel, Gathered, Request
 from kuiper.link.mesh import LEFT
-from kuiper.aggregation.sums import ordered_sum
 from kuiper.link.remote import Notify, RemoteLink
 from kuiper.link.wire import Header, byte_view
 from kuiper.topology import Exchange

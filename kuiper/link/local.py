@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Callable
 import numpy as np
 import torch
 
+from kuiper.aggregation.sums import ordered_mean
 from kuiper.attacks.adversary import Adversary
 from kuiper.link.base import Channel, Gathered, Link, Neighbours, Request, Traffic
 from kuiper.link.choice import first
 from kuiper.link.clock import VirtualClock, WallClock
-from kuiper.aggregation.sums import ordered_mean
 from kuiper.link.wire import frame_bytes
 from kuiper.topology import Exchange
 

@@ -193,6 +193,9 @@ def test_one_problem_at_its_line(job, tmp_path, conf, key, says):
         ({"f": 0, "quorum": 2}, "write `quorum: 3`"),
         ({"algorithm": {"fedavg": {"clients_per_round": 8}}, "steps": ..., "rounds": 2, "f": 3},
          "write `algorithm.clients_per_round: 9`"),
+        ({"algorithm": {"fedavg": {"clients_per_round": 5}}, "steps": ..., "rounds": 2, "f": 2}, None),
+        ({"algorithm": {"fedavg": {"clients_per_round": 5}}, "steps": ..., "rounds": 2, "f": 3},
+         "7 rows for f = 2, the part of 3 in 5 of 10, and 5 arrive"),
     ],
 )
 def test_the_rule_gets_enough_rows(job, conf, says):
