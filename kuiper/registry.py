@@ -7,7 +7,7 @@ anything starts, and what `manager.py rules` prints.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,31 @@ def require_defined(pres: Sequence[Conf], rule: Conf, n: int, f: int) -> None:
     message, remedy = refusal(pres, rule, n, f)
     if message:
         raise TooManyByzantine(message, remedy)
+
+
+def distrust(pres: Sequence[Conf], rule: Conf) -> tuple[str, str]:
+    """Why a rule does not find the row that it trusts behind pre-aggregators, and a remedy; or ("", "")."""
+    trusting = next((one for one in _within(rule) if one.get("_trusts_")), None)
+    drawing = next((pre for pre in pres if pre.get("_reorders_")), None)
+    if trusting is None or drawing is None:
+        return "", ""
+    row, drawn = trusting.get("reference", 0), drawing["_name_"]
+    return (f"{trusting['_name_']} trusts row {row}, and behind {drawn}, whose buckets are drawn, that is the "
+            "mean of any rows", f"leave {drawn} out, or write nnm, which keeps rows in their places")
+
+
+def _within(conf: Conf) -> Iterator[Conf]:
+    """A rule, and all rules inside it."""
+    yield conf
+    for one in inner(conf):
+        yield from _within(one)
+
+
+def require_trust(pres: Sequence[Conf], rule: Conf) -> None:
+    """Raise SpecError where a rule would not find the row that it trusts."""
+    message, remedy = distrust(pres, rule)
+    if message:
+        raise SpecError(message, remedy)
 
 
 def bound(conf: Conf) -> str:

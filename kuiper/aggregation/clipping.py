@@ -29,7 +29,7 @@ def centered_clipping(rows_nd: Tensor, f: int, *, tau: float = 10.0, iterations:
     Raises:
         TooManyByzantine: 2f >= n.
         JobFailed: more than f rows are infinitely far.
-        SpecError: tau or iterations below what means something.
+        SpecError: tau or iterations below what means something, or rows of another width than v.
 
     Laws: permutation, orthogonal from v = 0; no row moves the result by more than iterations tau / n.
     """
@@ -43,7 +43,10 @@ def _clipped(cloud: Cloud, f: int, *, tau: float, iterations: int, state: dict[s
     if not tau > 0 or iterations < 1:
         raise SpecError(f"centered_clipping: tau = {tau}, iterations = {iterations}",
                         "give tau > 0, iterations >= 1")
-    v_d = state["v"] if "v" in state else torch.zeros_like(cloud.rows_nd[0])
+    v_d = state["v"].to(cloud.rows_nd) if "v" in state else torch.zeros_like(cloud.rows_nd[0])
+    if v_d.shape != cloud.rows_nd[0].shape:
+        raise SpecError(f"centered_clipping: v, kept from earlier calls, has {len(v_d)} entries, and rows have "
+                        f"{cloud.rows_nd.shape[1]}", "make another rule for rows of another width")
     cloud = cloud.about(v_d)
     weights_m = np.zeros(len(cloud))
     for _ in range(iterations):  # once from v is one read, without a Gram product

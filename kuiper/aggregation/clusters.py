@@ -111,7 +111,7 @@ def larger_cluster(cloud: Cloud, f: int, *, state: dict[str, Tensor]) -> Weights
     products = cloud.about_origin_mm[np.ix_(near, near)]
     norms = np.sqrt(np.maximum(products.diagonal(), 0))
     past = state.get("norms", torch.zeros(0, dtype=torch.float64))
-    state["norms"] = torch.cat([past, torch.from_numpy(norms)])
+    state["norms"] = torch.cat([past.cpu(), torch.from_numpy(norms)])  # a checkpoint comes back on a device
     lengths = np.where(norms > 0, norms, 1)
     distances = 1 - np.clip(products / lengths / lengths[:, None], -1, 1)
     larger = np.ones(len(near), bool)

@@ -78,7 +78,7 @@ def monna(cloud: Cloud, f: int, *, reference: int = 0) -> Weights:
     Args:
         cloud: rows (n, d), any float dtype.
         f: rows to drop, 2f < n.
-        reference: index of the trusted row; behind bucketing, of a bucket of any rows.
+        reference: index of the trusted row.
 
     Returns:
         (d,), the input's dtype and device.

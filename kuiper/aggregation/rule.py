@@ -30,6 +30,9 @@ class Rule:
         seed: of rules that draw; a draw depends on it, on the name of what draws, and on the step.
         build: makes functions of choices; None takes their `_target_`.
 
+    Raises:
+        SpecError: the rule trusts a row, and a pre-aggregator leaves none in its place.
+
     Attributes:
         state: what is kept between calls, named tensors; replaced, never changed in place.
         weights: (n,) float64, what each row counted in the last result; None for a rule without weights.
@@ -37,6 +40,7 @@ class Rule:
 
     def __init__(self, rule: Conf, pre: Sequence[Conf] = (), f: int = 0, seed: int = 0,
                  build: Build | None = None) -> None:
+        registry.require_trust(pre, rule)
         self.conf, self.pre_confs, self.f, self.seed = rule, list(pre), f, seed
         build = build or _target
         self._rule = _built(rule, build)
@@ -150,7 +154,8 @@ def make(spec: Any, f: int = 0, pre: Any = (), seed: int = 0) -> Rule:
         seed: of rules that draw.
 
     Raises:
-        SpecError: there is no such name or parameter.
+        SpecError: there is no such name or parameter, or the rule trusts a row and a pre-aggregator leaves
+            none in its place.
     """
     pres = [registry.chosen("pre_aggregator", word) for word in registry.words(pre)]
     return Rule(registry.chosen("aggregator", spec), pres, f, seed)

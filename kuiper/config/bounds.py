@@ -32,6 +32,7 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         ({*COUNTS, "algorithm", "aggregator", "pre_aggregator", "attack"}, _stand_ins),
         ({"algorithm", "aggregator", "pre_aggregator", "quorum", "deadline"}, _unused),
         ({"algorithm", "num_workers"}, _clients),
+        ({"algorithm", "aggregator", "pre_aggregator"}, _trust),
         ({*COUNTS, "quorum", "deadline", "algorithm", "aggregator", "pre_aggregator", "attack"}, _needs),
         ({"clock", "algorithm", "transport"}, _clock),
         ({"pool"}, _pool),
@@ -227,6 +228,12 @@ def _needs(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> 
 def _rows(conf: dict[str, Any], comes: Arrival, less: int) -> int:
     """How many rows would arrive with a smaller f: with the quorum n-f, as many more."""
     return comes.rows + less * (conf["quorum"] == "n-f")
+
+
+def _trust(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    message, remedy = registry.distrust(conf["pre_aggregator"], conf["aggregator"])
+    if message and conf["algorithm"].get("_rule_"):
+        report("pre_aggregator", message, remedy)
 
 
 def _clock(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:

@@ -19,6 +19,8 @@ METADATA: dict[str, Key] = {
     "_most_": Key("mapping", "parameter: {n: a, f: b, plus: c}, at most a n + b f + c"),
     "_rules_": Key("list", "parameters that are rules themselves", items="text"),
     "_divides_": Key("text", "the parameter by which a pre-aggregator divides the number of rows"),
+    "_trusts_": Key("bool", "whether a rule takes a row, by its place, on trust"),
+    "_reorders_": Key("bool", "whether a pre-aggregator leaves no row in its place"),
     "_acts_on_": Key("text", "where an attack acts", choices=ACTS_ON),
     "_uses_rule_": Key("bool", "whether an attack searches against the receiver's rule"),
     "_beside_": Key("list", "parameters that are not the target's", items="text"),
@@ -32,7 +34,7 @@ METADATA: dict[str, Key] = {
     "_choices_": Key("mapping", "parameter: list of its only values"),
     "_types_": Key("mapping", "parameter: type, where the default is null"),
 }
-CARRIED = tuple(METADATA)[:14]  # into the resolved configuration
+CARRIED = tuple(METADATA)[:16]  # into the resolved configuration
 NEEDED = {
     "algorithm": ("_target_", "_family_", "_peers_", "_rule_", "_attacks_"),
     "aggregator": ("_target_", "_needs_"),

@@ -85,6 +85,9 @@ def test_centered_clipping_keeps_its_centre() -> None:
     other = rule.copy()
     assert [rule(rows).item() for _ in range(4)] == [2, 4, 5, 5]
     assert other(rows).item() == 2 and rule.state["rule.v"].item() == 5
+    assert rule(rows.double()).dtype == torch.float64 and rule(rows).dtype == torch.float32
+    with pytest.raises(SpecError, match="v, .* has 1 entries, and rows have 2"):
+        rule(torch.zeros(4, 2))
 
 
 def _diameter(rows: torch.Tensor) -> float:

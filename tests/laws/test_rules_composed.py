@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kuiper import aggregation, registry
 from kuiper.aggregation import Rule, make
-from kuiper.errors import TooManyByzantine
+from kuiper.errors import SpecError, TooManyByzantine
 from tests.laws.rules import normal
 
 PRES: dict[str, Any] = {
@@ -22,15 +22,15 @@ PRES: dict[str, Any] = {
 NO_MEAN = {"centered_clipping", "sign_majority"}
 """Of identical rows they give something else."""
 BREAKS = {"average", "average_finite"}
-TRUST = {"condense", "fltrust", "monna"}
-"""They take row 0 on trust, and a bucket is no such row."""
 
 every_rule = pytest.mark.parametrize("name", aggregation.names())
 
 
 def _composed(name: str, f: int) -> list[tuple[str, Rule]]:
     around = [("ctma", make({"ctma": {"base": name}}, f=f))] if name != "ctma" else []
-    return [(words, make(name, f=f, pre=pre)) for words, pre in PRES.items()] + around
+    known = registry.table("aggregator")[name]
+    return [(words, make(name, f=f, pre=pre)) for words, pre in PRES.items()
+            if not (known.get("_trusts_") and "bucket" in words)] + around
 
 
 def _rows(rule: Rule, d: int, seed: int = 0) -> Tensor:
@@ -74,8 +74,6 @@ def test_remote_rows_in_compositions(name: str) -> None:
     if name in BREAKS:
         return
     for words, rule in _composed(name, f=2):
-        if name in TRUST and "bucket" in words:
-            continue
         honest = _rows(rule, 20)
         for value in (1e6, -1e30, math.inf, math.nan):
             rows = honest.clone()
@@ -97,6 +95,15 @@ def test_a_composition_is_defined_where_the_yaml_says_so(name: str) -> None:
             else:
                 with pytest.raises(TooManyByzantine, match=f"f = {f}"):
                     other(rows, f)
+
+
+@pytest.mark.parametrize("spec", ["condense", "fltrust", {"monna": {"reference": 2}},
+                                  {"ctma": {"base": {"ctma": {"base": "monna"}}}}], ids=str)
+def test_buckets_hide_the_row_that_a_rule_trusts(spec: Any) -> None:
+    for pre in ("bucketing", ["nnm", {"bucketing": {"s": 1}}]):
+        with pytest.raises(SpecError, match=r" trusts row [02], and behind bucketing") as caught:
+            make(spec, f=1, pre=pre)
+        assert "nnm" in caught.value.remedy
 
 
 @pytest.mark.parametrize("group", ["aggregator", "pre_aggregator"])

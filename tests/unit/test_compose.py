@@ -145,6 +145,8 @@ def test_ways_to_set_a_parameter(job, form):
         ({"attack": {"optimal_ipm": {"knowledge": "own", "batches": 3}}, "num_byzantine": 2,
           "aggregator": "krum"}, "attack.batches", "write `batches: 5`"),
         ({"algorithm": "all_reduce", "aggregator": "median"}, "aggregator", "uses no rule"),
+        ({"aggregator": {"ctma": {"base": "monna"}}, "pre_aggregator": ["nnm", "bucketing"]},
+         "pre_aggregator", "monna trusts row 0, and behind bucketing"),
         ({"algorithm": "elastic_gossip", "quorum": 3}, "quorum", "waits for no quorum"),
         ({"algorithm": {"fedavg": {"clients_per_round": 11}}, "steps": ..., "rounds": 2},
          "algorithm.clients_per_round", "at most 10"),
