@@ -167,7 +167,8 @@ class Process:
         self.recorder.start(
             steps=job.steps, unit="round" if conf["rounds"] else "step", algorithm=conf["algorithm"]["_name_"],
             model=conf["model"]["_name_"], dataset=conf["dataset"]["_name_"],
-            parameters=job.learner.parameters, processes=len(self.plan), num_workers=len(job.nodes), byzantine=job.byzantine.tolist())
+            parameters=job.learner.parameters, processes=len(self.plan),
+            num_workers=len(job.nodes), byzantine=job.byzantine.tolist())
 
     def go_on(self, job: Job, step: int) -> None:
         """Take up the state after `step`; the roles begin with it. Step 0: begin again."""

@@ -174,6 +174,22 @@ def _remedy(pres: Sequence[Conf], rule: Conf, n: int, f: int) -> str:
     return f"{least_rows(pres, rule, f)} rows or more would do for f = {f}, and {lower} for {n} rows"
 
 
+def acts_on(attack: Conf) -> str:
+    """Where an attack acts: its `_acts_on_`, or `batches` of the sender's own where it knows no others'."""
+    return "batches" if attack.get("knowledge") == "own" else attack["_acts_on_"]
+
+
+def of_target(conf: Conf) -> dict[str, Any]:
+    """The parameters that the target of a choice takes."""
+    beside = conf.get("_beside_") or ()
+    return {key: value for key, value in conf.items() if not key.startswith("_") and key not in beside}
+
+
 def names(confs: Iterable[Conf]) -> str:
     """nnm + bucketing + krum"""
     return " + ".join(conf["_name_"] for conf in confs)
+
+
+def of_cohort(f: int, nodes: int, rows: int) -> int:
+    """The part of f declared Byzantine nodes that a cohort of so many rows is taken to hold, rounded up."""
+    return math.ceil(f * rows / nodes)

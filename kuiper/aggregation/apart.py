@@ -24,10 +24,10 @@ class Apart:
         parts = rows_nd.tensor_split((self.parameters,), dim=1)
         return torch.cat([rule(part, f, step) for rule, part in zip(self.rules, parts, strict=True)])
 
-    def copy(self) -> Apart:
-        """One that goes on from the same state, and leaves this one's alone."""
+    def copy(self, f: int | None = None, step: int | None = None) -> Apart:
+        """As the rule's."""
         other = Apart(self.rules[0], self.parameters)
-        other.rules = tuple(rule.copy() for rule in self.rules)
+        other.rules = tuple(rule.copy(f, step) for rule in self.rules)
         return other
 
     @property

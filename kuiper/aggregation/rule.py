@@ -93,10 +93,17 @@ class Rule:
         """The part of the last result's weight that these rows had: of rows selected, how many."""
         return None if self.weights is None else float(self.weights[list(byzantine)].sum())
 
-    def copy(self) -> Rule:
-        """One that goes on from the same state, and leaves this one's alone."""
+    def copy(self, f: int | None = None, step: int | None = None) -> Rule:
+        """One that goes on from the same state, and leaves this one's alone.
+
+        Args:
+            f: in place of this one's.
+            step: what draws of its next call are keyed by; None for the number of that call.
+        """
         other = object.__new__(Rule)
         other.__dict__ = self.__dict__ | {"state": dict(self.state)}
+        other.f = self.f if f is None else f
+        other._calls = self._calls if step is None else step - 1
         return other
 
     def _mixed(self, cloud: Cloud, pre: Callable[..., Any], f: int) -> Cloud:

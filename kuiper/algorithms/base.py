@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from kuiper.aggregation.apart import Apart
+from kuiper.aggregation.cloud import combine
 from kuiper.aggregation.rule import Rule
 from kuiper.algorithms.screen import Screen
 from kuiper.errors import RecordError
@@ -114,7 +115,9 @@ class Algorithm(ABC):
     def _rehearse(self, rows: int, f: int) -> None:
         """Aggregate so many rows of zeros; they take no memory, and the rule keeps nothing of it."""
         nothing = self.job.theta.new_zeros(1, dtype=self.job.row_dtype)
-        self.job.rule.copy()(nothing.expand(rows, self.job.learner.size), f, step=0)
+        zeros = nothing.expand(rows, self.job.learner.size)
+        self.job.rule.copy()(zeros, f, step=0)
+        self._mean(zeros, np.ones(rows))
 
     def steps(self) -> Iterator[int]:
         """The steps that are left."""
@@ -201,11 +204,31 @@ class Algorithm(ABC):
         losses = gathered.columns["loss"][self.honest(gathered.nodes)]
         return float(losses.mean()) if len(losses) else None
 
-    def influence(self, nodes: np.ndarray) -> dict[str, float]:
-        """What part of the last aggregate came from attackers among `nodes`, if the rule can tell."""
-        byzantine = np.flatnonzero(~self.honest(nodes)).tolist()
-        part = self.job.rule.influence(byzantine) if byzantine else None
-        return {} if part is None else {"influence": part}
+    def under_attack(self, gathered: Gathered, result: torch.Tensor,
+                     weights: np.ndarray | None = None) -> dict[str, float]:
+        """What attackers among the senders of a gather made of its aggregate (d,); {} where there are none.
+
+        `deviation` is ||result - mean of the honest rows||, what the definitions of a robust rule bound, and
+        `honest_norm` the norm of that mean, both of parameters only; `influence` the part of the result's
+        weight that the attackers had, if the rule can tell. Honest rows are read once.
+
+        Args:
+            weights: (m,) of the rows, for the honest mean too; None for equal ones.
+        """
+        honest = self.honest(gathered.nodes)
+        if honest.all():
+            return {}
+        found = {"influence": self.job.rule.influence(np.flatnonzero(~honest).tolist())}
+        if honest.any():
+            mean = self._mean(gathered.rows, honest if weights is None else weights * honest)
+            parameters = slice(self.job.learner.parameters)
+            found["deviation"] = float((result.double() - mean)[parameters].norm())
+            found["honest_norm"] = float(mean[parameters].norm())
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _mean(self, rows: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
+        """(d,) of rows (m, d); those of weight 0 are not looked at, and may hold anything."""
+        return combine(rows, weights[None].astype(float), [weights.sum()])[0]
 
     def honest(self, nodes: np.ndarray) -> np.ndarray:
         """Mask (m,) of the nodes that do not attack."""

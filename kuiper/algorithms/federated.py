@@ -6,8 +6,10 @@ import math
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
+from kuiper import registry
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.link import Channel, Gathered, Link
 
@@ -62,8 +64,11 @@ class FedAvg(Algorithm):
                 updates = await link.gather(self.update, step, self.wanted, job.deadline)
             with phase("aggregate"):
                 updates = self.screen.gathered(step, updates)
-                theta = theta + self.aggregate(step, updates)
-            self.record(link, step, loss=self.honest_loss(updates), clients=updates.nodes.tolist())
+                weights = self.weights(updates)
+                change = self.aggregate(step, updates.rows, weights)
+                theta = theta + change
+            self.record(link, step, loss=self.honest_loss(updates), clients=updates.nodes.tolist(),
+                        **self.under_attack(updates, change, weights))
             if self.evaluates(step):
                 self.evaluate(link, step, theta)
             self.keep("serve", link, step, {"theta": theta}, updates.nodes)
@@ -80,14 +85,17 @@ class FedAvg(Algorithm):
                 await link.send(self.update, request.step, request.nodes, rows, columns)
             self.record(link, request.step, nodes=len(losses), loss=float(losses.mean()))
 
-    def aggregate(self, step: int, updates: Gathered) -> torch.Tensor:
+    def weights(self, updates: Gathered) -> np.ndarray:
+        """(m,) what updates count in the mean; equal ones where a rule is applied."""
+        by_samples = self.job.averages and self.weighting == "samples"
+        return updates.columns["samples"] if by_samples else np.ones(len(updates.nodes))
+
+    def aggregate(self, step: int, rows: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
         """(d,) the mean update, or the rule's."""
-        job, rows = self.job, updates.rows
+        job = self.job
         if not job.averages:
             return job.rule(rows, self._declared(len(rows)), step)
-        weights = updates.columns["samples"] if self.weighting == "samples" else torch.ones(len(rows)).numpy()
         return job.learner.weighted_sum(rows, weights / weights.sum()).to(rows.dtype)
 
     def _declared(self, rows: int) -> int:
-        """f of a cohort."""
-        return math.ceil(self.job.f * rows / len(self.job.nodes))
+        return registry.of_cohort(self.job.f, len(self.job.nodes), rows)

@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from kuiper.aggregation.sums import ordered_mean
 from kuiper.algorithms.base import Algorithm, digest
 from kuiper.link import Channel, Link
-from kuiper.aggregation.sums import ordered_mean
 from kuiper.optim import State
 
 MOVED = ("bytes_in", "bytes_out", "rows", "late")

@@ -63,7 +63,7 @@ class ParameterServer(Algorithm):
                 rows = self.screen.gathered(step, gathered)
                 direction = job.rule(rows.rows, job.f, step)
                 theta, state = job.optimizer.step(theta, direction, state, self.lr_scale(step))
-            self.record(link, step, loss=self.honest_loss(rows), **self.influence(rows.nodes))
+            self.record(link, step, loss=self.honest_loss(rows), **self.under_attack(rows, direction))
             if self.evaluates(step):
                 self.evaluate(link, step, theta)
             self.keep("serve", link, step, {"theta": theta, **state}, gathered.nodes)

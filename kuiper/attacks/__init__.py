@@ -3,9 +3,13 @@
     attack = make({"alie": {}}, n=25, f=5)
     byzantine_rows = attack(honest_rows)
 
-`gather` attacks are omniscient: (honest (h, d), count) -> (count, d). `rows` attacks see only the
-attackers' own rows, `labels` and `inputs` attacks only their own data. A crash sends nothing and needs no
-function. Adding one is a function in a file here, a yaml in config/groups/attack, and a row in the table of
+`gather` attacks are omniscient: (honest (h, d), count) -> (count, d). With `knowledge: own` the same
+function is given, in place of honest rows, those of `batches` that each attacker computes of its own data;
+the result stands for its gradient or update, before worker momentum, and nothing is replaced at the
+receiver. `rows` attacks see only the attackers' own rows; on models that Byzantine servers would publish,
+reverse, random and drop are those servers' attacks (only here: no job has several servers yet). `labels`
+and `inputs` attacks see only the attackers' own data. A crash sends nothing and needs no function. Adding
+one is a function in a file here, a yaml in config/groups/attack, and a row in the table of
 tests/laws/test_attacks.py.
 """
 

@@ -35,13 +35,14 @@ def largest_hidden_z(n: int, f: int) -> float:
     return z
 
 
-def alie(honest_hd: Tensor, count: int, *, z: float | None = None) -> Tensor:
+def alie(honest_hd: Tensor, count: int, *, z: float | None = None, n: int | None = None) -> Tensor:
     """mu - z sigma per coordinate, for every attacker (Baruch, Baruch & Goldberg 2019).
 
     Args:
         honest_hd: (h, d), h >= 1; not changed.
         count: attackers.
-        z: None takes `largest_hidden_z(h + count, count)`.
+        z: None takes `largest_hidden_z(n, count)`.
+        n: nodes; None for h + count.
 
     Returns:
         (count, d) in the input's dtype: one row expanded, to be copied by who writes to it. sigma
@@ -55,6 +56,6 @@ def alie(honest_hd: Tensor, count: int, *, z: float | None = None) -> Tensor:
         return honest_hd.new_empty((0, honest_hd.shape[1]))
     mean_d = mean(honest_hd)
     if z is None:
-        z = largest_hidden_z(len(honest_hd) + count, count)
+        z = largest_hidden_z(len(honest_hd) + count if n is None else n, count)
     sent_d = mean_d - z * deviation(honest_hd, mean_d)
     return sent_d.to(honest_hd.dtype).expand(count, -1)

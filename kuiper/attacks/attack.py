@@ -29,7 +29,7 @@ class Attack:
         seed: of attacks that draw.
 
     Attributes:
-        acts_on: 'gather', 'neighbours', 'rows', 'labels', 'inputs', 'nothing_sent' or 'none'.
+        acts_on: 'gather', 'neighbours', 'batches', 'rows', 'labels', 'inputs', 'nothing_sent' or 'none'.
         state: what is kept between calls, named tensors.
     """
 
@@ -38,8 +38,8 @@ class Attack:
             raise SpecError(f"{conf['_name_']} searches against a rule, and none is given",
                             "pass rule=aggregation.make(...)")
         self.conf, self.n, self.f, self.seed = conf, n, f, seed
-        self.adversary = Adversary(np.arange(n - f, n), conf["_acts_on_"], _function(conf), seed, rule)
-        self.acts_on: str = conf["_acts_on_"]
+        self.acts_on = registry.acts_on(conf)
+        self.adversary = Adversary(np.arange(n - f, n), self.acts_on, _function(conf), seed, rule, nodes=n)
         self._calls = 0
 
     @property
@@ -51,21 +51,29 @@ class Attack:
 
         Args:
             own: (f, d) what the attackers would honestly send, for attacks on their own rows (or the models
-                that Byzantine servers would publish); None for the honest mean.
-            step: what draws are keyed by; None counts calls.
+                that Byzantine servers would publish); None for the honest mean. With `knowledge: own`
+                (f, k, d), the rows of k batches of each attacker, which are all that it sees.
+            step: what draws are keyed by; None counts calls, of the attack or of the rule that it searches
+                against.
 
         Raises:
-            SpecError: the attack acts on data, or sends nothing.
+            SpecError: the attack acts on data, sends nothing, or is not given the rows that it needs.
         """
         self._calls += 1
-        step, bad = self._calls if step is None else step, self.adversary.byzantine
         if self.acts_on == "rows":
             own = honest.mean(0).expand(self.f, -1) if own is None else own
-            return self.adversary.leaving(bad, own, step)
+            step = self._calls if step is None else step
+            return self.adversary.leaving(self.adversary.byzantine, own, step)
+        if self.acts_on == "batches":
+            if own is None or own.dim() != 3 or len(own) != self.f:
+                given = "none" if own is None else str(tuple(own.shape))
+                raise SpecError(f"{self.conf['_name_']} with knowledge own needs rows (f, k, d), f being "
+                                f"{self.f}, of its own batches, and is given {given}", "pass them as `own`")
+            return self.adversary.guessed(own, step)
         if self.acts_on in ("gather", "neighbours"):
             nodes = np.arange(self.n)
             rows = torch.cat([honest, honest.new_zeros((self.f, honest.shape[1]))])
-            return self.adversary.replaced(nodes, rows, self.state)[len(honest) :]
+            return self.adversary.replaced(nodes, rows, self.state, step)[len(honest) :]
         raise SpecError(f"{self.conf['_name_']} acts on {self.acts_on}, not on rows",
                         f"run it in a job: `attack: {self.conf['_name_']}`")
 
@@ -98,5 +106,4 @@ def _function(conf: registry.Conf) -> Callable[..., Tensor] | None:
     if "_target_" not in conf:
         return None
     module, _, name = conf["_target_"].rpartition(".")
-    parameters = {key: value for key, value in conf.items() if not key.startswith("_")}
-    return partial(getattr(importlib.import_module(module), name), **parameters)
+    return partial(getattr(importlib.import_module(module), name), **registry.of_target(conf))

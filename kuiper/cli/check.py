@@ -68,7 +68,7 @@ def _problems(error: KuiperError) -> list[dict[str, str]]:
 
 def summary(config: dict[str, Any]) -> list[str]:
     """A resolved configuration in a few lines for a person."""
-    from kuiper.config.bounds import LENGTHS, arrival
+    from kuiper.config.bounds import LENGTHS, arrival, expected
 
     conf, job = config["conf"], config["job"]
     algorithm, rule = conf["algorithm"], conf["aggregator"]
@@ -76,6 +76,7 @@ def summary(config: dict[str, Any]) -> list[str]:
     rows = [("algorithm", f"{_call(algorithm)}, {n} workers" + " without a server" * algorithm["_peers_"])]
     if algorithm["_rule_"]:
         comes, pres = arrival(conf), conf["pre_aggregator"]
+        f = expected(conf, f, comes.rows)
         supply = f"needs {registry.least_rows(pres, rule, f)} rows: {comes.rows} arrive ({comes.why})"
         rows.append(("rule", f"{' + '.join(map(_call, [*pres, rule]))}, f = {f}, {supply}"))
     rows += [

@@ -27,13 +27,17 @@ def rules(as_json: AsJson = False) -> None:
 
 def attacks(as_json: AsJson = False) -> None:
     """Show every attack: where it acts, what it sends, source."""
-    found = [{"name": conf["_name_"], "acts on": conf["_acts_on_"], "what it sends": conf["_doc_"],
+    found = [{"name": conf["_name_"], "acts on": _acts_on(conf), "what it sends": conf["_doc_"],
               "source": conf["_source_"], "parameters": _parameters(conf)}
              for conf in registry.table("attack").values()]
     if as_json:
         print_json(found)
         return
     _print("attack", ATTACK_COLUMNS, [[each[column] for column in ATTACK_COLUMNS] for each in found])
+
+
+def _acts_on(conf: registry.Conf) -> str:
+    return conf["_acts_on_"] + ", or own batches" * ("knowledge" in conf)
 
 
 def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

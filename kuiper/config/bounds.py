@@ -29,6 +29,7 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         (COUNTS, _counts),
         ({"num_workers", "num_byzantine", "byzantine"}, _byzantine),
         ({"algorithm", "attack", "num_byzantine"}, _attack),
+        ({*COUNTS, "algorithm", "aggregator", "pre_aggregator", "attack"}, _stand_ins),
         ({"algorithm", "aggregator", "pre_aggregator", "quorum", "deadline"}, _unused),
         ({"algorithm", "num_workers"}, _clients),
         ({"algorithm", "aggregator", "pre_aggregator"}, _trust),
@@ -48,6 +49,13 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
 def declared(conf: dict[str, Any]) -> int:
     """f: what the rule is told to expect; the real number unless the job says otherwise."""
     return conf["num_byzantine"] if conf["f"] is None else conf["f"]
+
+
+def expected(conf: dict[str, Any], f: int, rows: int) -> int:
+    """What f is for the rows that arrive: of a round's clients, their part of it."""
+    if conf["algorithm"].get("_family_") == "federated":
+        return registry.of_cohort(f, conf["num_workers"], rows)
+    return f
 
 
 def _length(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
@@ -91,7 +99,7 @@ def _byzantine(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report)
 
 def _attack(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
     attack, algorithm = conf["attack"], conf["algorithm"]
-    kind, carried = attack.get("_acts_on_", "none"), algorithm.get("_attacks_") or []
+    kind, carried = registry.acts_on(attack), algorithm.get("_attacks_") or []
     if kind == "none":
         return
     if conf["num_byzantine"] == 0:
@@ -102,8 +110,24 @@ def _attack(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) ->
                "choose another attack or algorithm parameter_server")
     if kind not in carried:
         on = ", ".join(carried) or "nothing"
-        report("attack", f"is {attack['_name_']}, which acts on {kind}; {algorithm['_name_']} carries only "
-               f"attacks on {on}", "choose another attack or another algorithm")
+        own = "knowledge" in attack and kind != "batches" and "batches" in carried
+        remedy = "set attack.knowledge to own, or " * own + "choose another attack or another algorithm"
+        named = attack["_name_"] + " with knowledge own" * (kind == "batches")
+        report("attack", f"is {named}, which acts on {kind}; {algorithm['_name_']} carries only "
+               f"attacks on {on}", remedy)
+
+
+def _stand_ins(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    """An attack that searches against the rule and knows no honest rows applies it to its own and f more."""
+    attack, rule, pres = conf["attack"], conf["aggregator"], conf["pre_aggregator"]
+    if registry.acts_on(attack) != "batches" or not attack.get("_uses_rule_"):
+        return
+    rows = attack["batches"] + conf["num_byzantine"]
+    message, _ = registry.refusal(pres, rule, rows, declared(conf))
+    if message:
+        least = registry.least_rows(pres, rule, declared(conf)) - conf["num_byzantine"]
+        report("attack.batches", f"is {attack['batches']}, too few to try the rule on these and "
+               f"{conf['num_byzantine']} attackers' rows: {message}", f"write `batches: {least}` or more")
 
 
 def _unused(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
@@ -173,7 +197,7 @@ def _needs(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> 
         report("quorum", f"is {shown(conf['quorum'])}, {comes.rows} rows, and {n - live} of {n} nodes send "
                f"nothing (attack {conf['attack']['_name_']}): it is never reached",
                f"write at most {live}, or set a deadline")
-    pres = conf["pre_aggregator"]
+    pres, f = conf["pre_aggregator"], expected(conf, f, comes.rows)
     message, _ = registry.refusal(pres, rule, comes.rows, f)
     if not message:
         return
@@ -184,8 +208,11 @@ def _needs(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> 
     missing = least - comes.rows
     enough = conf[comes.key] + missing if comes.key in conf else least
     remedy = f"write `{comes.key}: {enough}` or more"
-    fits = [lower for lower in range(f)
-            if not registry.refusal(pres, rule, _rows(conf, comes, f - lower), lower)[0]]
+    fits = []
+    for lower in range(declared(conf)):
+        rows = _rows(conf, comes, declared(conf) - lower)
+        if not registry.refusal(pres, rule, rows, expected(conf, lower, rows))[0]:
+            fits.append(lower)
     if fits:
         remedy = f"as it is, f can be at most {fits[-1]}; or {remedy}"
     key = next((one for one in ("f", "num_byzantine") if one in spec.job_conf), "aggregator")
@@ -193,7 +220,8 @@ def _needs(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> 
     composed = registry.names([*pres, rule])
     needs = registry.bound(rule) if composed == rule["_name_"] and not registry.inner(rule) else ""
     needs = f"{needs}: {least}" if needs else str(least)
-    report(key, f"{fault} {composed}, which needs {needs} rows for f = {f}, and "
+    part = f", the part of {declared(conf)} in {comes.rows} of {n}" if f < declared(conf) else ""
+    report(key, f"{fault} {composed}, which needs {needs} rows for f = {f}{part}, and "
            f"{comes.rows} arrive ({comes.why})", remedy)
 
 

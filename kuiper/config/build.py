@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from kuiper import random
+from kuiper import random, registry
 from kuiper.aggregation.apart import Apart as ApartRule
 from kuiper.aggregation.rule import Rule
 from kuiper.algorithms.base import Algorithm, Job
@@ -54,9 +54,11 @@ class Builder:
         if listed is None:
             listed = random.permutation(self.seed, "byzantine", 0, 0, self.n)[: self.conf["num_byzantine"]]
         attack = self.factory("attack") if group.get("_target_") else None
-        byzantine = np.sort(np.asarray(listed, np.int64))
-        rule = self.rule if group.get("_uses_rule_") else None
-        return Adversary(byzantine, group["_acts_on_"], attack, self.seed, rule)
+        federated = self.conf["algorithm"]["_family_"] == "federated"
+        return Adversary(
+            np.sort(np.asarray(listed, np.int64)), registry.acts_on(group), attack, self.seed,
+            tolerated=partial(registry.of_cohort, self.f, self.n) if federated else None,
+            batches=group.get("batches", 0), nodes=self.n)
 
     def clock(self) -> WallClock | VirtualClock:
         if self.conf["clock"] == "wall":
@@ -64,7 +66,10 @@ class Builder:
         return VirtualClock(self.make("devices", self.n, self.seed))
 
     def learner(self, adversary: Adversary, device: str, data: Dataset | None = None) -> Learner:
-        """The learner on `device`, of the job's dataset unless its samples are given."""
+        """The learner on `device`, of the job's dataset unless its samples are given.
+
+        The adversary gets to know the rule, which goes by what the model's rows hold.
+        """
         data = (data or self.dataset()).to(device)
         labels = data.train_y.cpu().numpy()
         shards = self.make("partition", labels, self.n, random.numpy_generator(self.seed, "partition"))
@@ -73,7 +78,9 @@ class Builder:
             raise SpecError(f"partition: nodes {empty[:10]} got no samples of {len(labels)}",
                             "use fewer workers, more data or a milder partition")
         batches = Batches(data, shards, self.conf["batch_size"], self.seed, adversary)
-        return Learner(self.model(data, device), data, batches, self.conf["engine"])
+        learner = Learner(self.model(data, device), data, batches, self.conf["engine"])
+        adversary.rule = self.rule(learner)
+        return learner
 
     def dataset(self) -> Dataset:
         data, validation = self.make("dataset", self.seed), self.conf["validation"]
@@ -93,11 +100,11 @@ class Builder:
         made = self.make("optimizer")
         return Apart(made, learner.parameters) if learner.model.keeps_statistics else made
 
-    @cached_property
-    def rule(self) -> Rule:
-        """The job's rule behind its pre-aggregators; an attack that searches against it has the same."""
+    def rule(self, learner: Learner) -> Rule | ApartRule:
+        """The job's rule behind its pre-aggregators."""
         build = partial(factory, allow=self.config["job"]["allow"])
-        return Rule(self.conf["aggregator"], self.conf["pre_aggregator"], self.f, self.seed, build)
+        rule = Rule(self.conf["aggregator"], self.conf["pre_aggregator"], self.f, self.seed, build)
+        return ApartRule(rule, learner.parameters) if learner.model.keeps_statistics else rule
 
     def steps(self, learner: Learner) -> int:
         """Steps or rounds; an epoch is one pass of all nodes together over the training set."""
@@ -110,16 +117,13 @@ class Builder:
     def job(self, adversary: Adversary, learner: Learner, recorder: Recorder, keeper: Keeper) -> Job:
         conf, nodes = self.conf, np.arange(self.n)
         quorum = self.n - self.f if conf["quorum"] == "n-f" else conf["quorum"]
-        rule = self.rule
-        if learner.model.keeps_statistics:
-            rule = ApartRule(rule, learner.parameters)
         return Job(
             seed=self.seed, steps=self.steps(learner), eval_interval=conf["eval_interval"], nodes=nodes,
             senders=np.setdiff1d(nodes, adversary.silent), byzantine=adversary.byzantine, f=self.f,
             quorum=quorum, deadline=conf["deadline"], on_nan=conf["on_nan"],
             row_dtype=getattr(torch, conf["row_dtype"]),
-            theta=learner.model.theta.clone(), learner=learner,
-            rule=rule, averages=conf["aggregator"]["_name_"] == "average" and not conf["pre_aggregator"],
+            theta=learner.model.theta.clone(), learner=learner, rule=adversary.rule,
+            averages=conf["aggregator"]["_name_"] == "average" and not conf["pre_aggregator"],
             optimizer=self.optimizer(learner), schedule=self.factory("schedule"),
             selector=self.make("selector"), recorder=recorder, keeper=keeper,
             local_statistics=conf["buffers"] == "local", attack_state=adversary.state)

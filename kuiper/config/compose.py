@@ -250,7 +250,7 @@ class _Composer:
                 self.problems.append(Problem(where, f"job_conf.{group}.{key}", wrong, remedy))
                 conf[key] = None
         for target in targets.mentioned(conf):
-            parameters = list(keys) if target == conf.get("_target_") else []
+            parameters = list(registry.of_target(conf)) if target == conf.get("_target_") else []
             message, remedy = targets.refusal(target, self.spec.allow, self.spec.path.parent, parameters)
             if message:
                 self.problems.append(Problem(file, f"{group}.{name}._target_", message, remedy))

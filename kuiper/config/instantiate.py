@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kuiper import registry
 from kuiper.config.targets import ALLOWED
 from kuiper.errors import SpecError
 
@@ -15,14 +16,15 @@ def factory(group: Mapping[str, Any], allow: Sequence[str] = ()) -> Callable[...
     """The target of a group with its parameters filled in.
 
     Args:
-        group: `_target_`, other keys that begin with an underscore (metadata), and parameters.
+        group: `_target_`, other keys that begin with an underscore (metadata), and parameters; those named
+            by `_beside_` are not the target's.
         allow: prefixes that the spec adds to the allowed ones.
     Raises:
         SpecError: the target is not on the allow-list, or does not exist.
     """
     target = group["_target_"]
     found = _resolve(target, tuple(ALLOWED) + tuple(allow))
-    return functools.partial(found, **{k: v for k, v in group.items() if not k.startswith("_")})
+    return functools.partial(found, **registry.of_target(group))
 
 
 def _resolve(target: str, allowed: tuple[str, ...]) -> Callable[..., Any]:

@@ -23,6 +23,7 @@ METADATA: dict[str, Key] = {
     "_reorders_": Key("bool", "whether a pre-aggregator leaves no row in its place"),
     "_acts_on_": Key("text", "where an attack acts", choices=ACTS_ON),
     "_uses_rule_": Key("bool", "whether an attack searches against the receiver's rule"),
+    "_beside_": Key("list", "parameters that are not the target's", items="text"),
     "_engine_": Key("text", "what suits a model", choices=("sequential", "batched")),
     "_files_": Key("mapping", "parameter: list of what a dataset reads below it, one of which must be there"),
     "_doc_": Key("text", "one line for users"),
@@ -33,7 +34,7 @@ METADATA: dict[str, Key] = {
     "_choices_": Key("mapping", "parameter: list of its only values"),
     "_types_": Key("mapping", "parameter: type, where the default is null"),
 }
-CARRIED = tuple(METADATA)[:15]  # into the resolved configuration
+CARRIED = tuple(METADATA)[:16]  # into the resolved configuration
 NEEDED = {
     "algorithm": ("_target_", "_family_", "_peers_", "_rule_", "_attacks_"),
     "aggregator": ("_target_", "_needs_"),

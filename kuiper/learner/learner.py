@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -63,8 +65,11 @@ class Learner:
         Returns:
             gradients (k, d) and losses (k,); where rows hold statistics, old - new of those behind them.
         """
-        rows = torch.empty(len(nodes), self.size, device=thetas.device) if out is None else out
-        return rows, self._engine.gradients(thetas, nodes, batch, rows)
+        def compute(places: np.ndarray, numbers: range, out: torch.Tensor) -> np.ndarray:
+            points = thetas if thetas.dim() == 1 else thetas[torch.from_numpy(places)]
+            return self._engine.gradients(points, nodes[places], numbers.start, out)
+
+        return self._rows(nodes, range(batch, batch + 1), compute, thetas.device, out)
 
     def updates(self, theta: torch.Tensor, nodes: np.ndarray, batch: int, local_steps: int, optimizer: Optimizer,
                 lr_scale: float, out: torch.Tensor | None = None) -> tuple[torch.Tensor, np.ndarray]:
@@ -78,9 +83,27 @@ class Learner:
         Returns:
             updates (k, d) and mean losses (k,).
         """
-        rows = torch.empty(len(nodes), self.size, device=theta.device) if out is None else out
-        numbers = range(batch, batch + local_steps)
-        return rows, self._engine.updates(theta, nodes, numbers, optimizer, lr_scale, rows)
+        def compute(places: np.ndarray, numbers: range, out: torch.Tensor) -> np.ndarray:
+            return self._engine.updates(theta, nodes[places], numbers, optimizer, lr_scale, out)
+
+        return self._rows(nodes, range(batch, batch + local_steps), compute, theta.device, out)
+
+    def _rows(self, nodes: np.ndarray, numbers: range, compute: Callable[..., np.ndarray],
+              device: torch.device, out: torch.Tensor | None) -> tuple[torch.Tensor, np.ndarray]:
+        """Rows (k, d) and losses (k,) of some batches; of attackers that guess, from k times as many."""
+        rows = torch.empty(len(nodes), self.size, device=device) if out is None else out
+        losses = compute(np.arange(len(nodes)), numbers, rows)
+        adversary = self.batches.adversary
+        guessing = adversary.guessing(nodes)
+        if len(guessing):
+            guesses = rows.new_empty(adversary.batches, len(guessing), self.size)
+            before, length = numbers.start - 1, len(numbers)
+            for place, guess in enumerate(guesses):
+                first = before * len(guesses) + place * length + 1
+                compute(guessing, range(first, first + length), guess)
+            sent = adversary.guessed(guesses.transpose(0, 1), before // length + 1)
+            rows[torch.from_numpy(guessing)] = sent
+        return rows, losses
 
     def weighted_sum(self, rows: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
         """(d,) float64, of rows (m, d) times weights (m,), added one row after the other (`ordered_sum`)."""

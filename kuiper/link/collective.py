@@ -25,11 +25,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from kuiper.aggregation.sums import ordered_sum
 from kuiper.attacks.adversary import Adversary
 from kuiper.errors import JobFailed, KuiperError, ProtocolError, QuorumLost
 from kuiper.link.base import Channel, Gathered, Request
 from kuiper.link.mesh import LEFT
-from kuiper.aggregation.sums import ordered_sum
 from kuiper.link.remote import Notify, RemoteLink
 from kuiper.link.wire import Header, byte_view
 from kuiper.topology import Exchange
@@ -197,8 +197,8 @@ class CollectiveLink(RemoteLink):
             dist.P2POp(dist.irecv, self._rows[block[0] : block[-1] + 1], rank)
             for rank, block in enumerate(self._blocks) if rank]))
         self.traffic.add(bytes_in=self._rows.nbytes, rows=self._due)
-        rows = self._adversary.arriving(announced.nodes, self._rows.to(self._device, torch.float32))
-        return replace(announced, rows=rows)
+        rows = self._rows.to(self._device, torch.float32)
+        return replace(announced, rows=self._adversary.arriving(announced.nodes, rows, step))
 
     async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor,
                      dtype: torch.dtype) -> torch.Tensor:

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Callable
 import numpy as np
 import torch
 
+from kuiper.aggregation.sums import ordered_mean
 from kuiper.attacks.adversary import Adversary
 from kuiper.link.base import Channel, Gathered, Link, Neighbours, Request, Traffic
 from kuiper.link.choice import first
 from kuiper.link.clock import VirtualClock, WallClock
-from kuiper.aggregation.sums import ordered_mean
 from kuiper.link.wire import frame_bytes
 from kuiper.topology import Exchange
 
@@ -90,7 +90,7 @@ class LocalLink(Link):
         nodes, rows, columns = await self._shared.sent[channel.number, step]
         del self._shared.sent[channel.number, step]
         if channel.charged:
-            rows = self._adversary.arriving(nodes, rows)
+            rows = self._adversary.arriving(nodes, rows, step)
             arrived = (len(nodes) + late) * frame_bytes(channel, 1, 1)
             self.traffic.add(bytes_in=arrived, rows=len(nodes), late=late)
         return Gathered(nodes, rows, columns, late)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from kuiper.aggregation.sums import ordered_mean
 from kuiper.attacks.adversary import Adversary
 from kuiper.errors import JobFailed, QuorumLost, Unreachable
 from kuiper.link.attendance import Attendance, Losses, Notify
@@ -19,7 +20,6 @@ from kuiper.link.inbox import Inbox
 from kuiper.link.local import tampering
 from kuiper.link.mesh import LEFT, Mesh
 from kuiper.link.stream import SILENT
-from kuiper.aggregation.sums import ordered_mean
 from kuiper.link.wire import Header, byte_view, frame_bytes
 from kuiper.topology import Exchange
 
@@ -178,7 +178,7 @@ class RemoteLink(Link):
         if not channel.charged:
             return gathered
         self.traffic.add(rows=len(gathered.nodes), late=gathered.late)
-        rows = self._adversary.arriving(gathered.nodes, gathered.rows)
+        rows = self._adversary.arriving(gathered.nodes, gathered.rows, step)
         return replace(gathered, rows=rows)
 
     def _losses(self) -> list[str]:

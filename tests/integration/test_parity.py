@@ -38,7 +38,8 @@ FAMILIES = {
         "attack": "sign_flip", "row_dtype": "bfloat16", **NORMALISED, "buffers": "local", "validation": 0.2},
     "fedavg": {
         "rounds": 5, "algorithm": {"fedavg": {"clients_per_round": 3, "overcommit": 1.0, "local_steps": 3}},
-        "num_workers": 4, "num_byzantine": 1, "attack": {"ipm": {"eps": 0.5}},
+        "num_workers": 4, "num_byzantine": 1,
+        "attack": {"min_max": {"knowledge": "own", "batches": 2}},
         "partition": {"dirichlet": {"alpha": 1.0}}, "eval_interval": 2, "security": "none",
         "row_dtype": "bfloat16"},
 }  # fmt: skip

@@ -23,7 +23,7 @@ from kuiper.algorithms.base import Algorithm, Job
 from kuiper.algorithms.federated import FedAvg
 from kuiper.algorithms.gossip import ElasticGossip, GossipingSGD
 from kuiper.algorithms.synchronous import AllReduce, ParameterServer
-from kuiper.attacks import ipm
+from kuiper.attacks import ipm, sign_flip
 from kuiper.attacks.adversary import Adversary
 from kuiper.data.synthetic import synthetic
 from kuiper.errors import QuorumLost
@@ -221,7 +221,23 @@ def test_an_omniscient_attack_acts_on_the_honest_rows_of_its_gather(stage: Stage
     here = stage(4, adversary=Adversary(np.array([2]), "gather", partial(ipm, eps=1.0)))
     trajectory = here.play(ParameterServer)
     for step, (before, after) in enumerate(pairwise(trajectory), 1):
-        close(after - before, -LR * here.gradient(before, [0, 1, 3], step) / 2)
+        honest = here.gradient(before, [0, 1, 3], step)
+        close(after - before, -LR * honest / 2)
+        line = here.steps()[step - 1]
+        assert line["honest_norm"] == pytest.approx(float(honest.norm()), rel=1e-5)
+        assert line["deviation"] == pytest.approx(float(honest.norm()) / 2, rel=1e-5)
+        assert line["influence"] == pytest.approx(0.25)
+
+
+def test_a_round_under_attack_tells_how_far_it_is_from_the_honest_clients(stage: Staged) -> None:
+    """Weighted as the mean is: without its attacker, who sends -1 times its own, it would be theirs."""
+    shards = np.split(random.permutation(SEED, "shards", 0, 0, 360), [10, 30, 130])
+    here = stage(4, shards=shards, adversary=Adversary(np.array([2]), "rows", sign_flip))
+    before, after = here.play(partial(FedAvg, clients_per_round=4, overcommit=1.0, local_steps=1))[:2]
+    gradients, samples = here.gradients(before, 1), torch.tensor([10.0, 20, 0, 230])
+    honest = -LR * (samples / samples.sum()) @ gradients
+    assert here.steps()[0]["honest_norm"] == pytest.approx(float(honest.norm()), rel=1e-4)
+    assert here.steps()[0]["deviation"] == pytest.approx(float((after - before - honest).norm()), rel=1e-4)
 
 
 # -- gossip --------------------------------------------------------------------------------

@@ -18,14 +18,17 @@ from kuiper.attacks import (
     corrupt_inputs,
     dissensus,
     drop,
+    inf,
     ipm,
     label_flip,
     mimic,
     min_max,
     min_sum,
+    nan,
     random_row,
     reverse,
     sign_flip,
+    zero,
 )
 from kuiper.attacks.adversary import Adversary
 from kuiper.attacks.alie import largest_hidden_z
@@ -119,11 +122,23 @@ def test_own_attacks_known_answers() -> None:
     assert sign_flip(rows).tolist() == [[-1.0, 2.0], [-3.0, -4.0]]
     assert reverse(rows, c=3).tolist() == [[-3.0, 6.0], [-9.0, -12.0]]
     assert label_flip(torch.tensor([[0, 9], [3, 4]]), 10).tolist() == [[9, 0], [6, 5]]
+    assert all(value.isnan().all() for value in nan(rows)) and zero(rows).tolist() == [[0, 0]] * 2
+    assert (inf(rows) == math.inf).all()
     dropped = drop(torch.ones(1, 10_000), p=0.3)
     assert dropped.unique().tolist() == [0, 1] and dropped.mean() == pytest.approx(0.7, abs=0.02)
     assert random_row(dropped).min() >= 0 and random_row(dropped).mean() == pytest.approx(0.5, abs=0.02)
     noise = random_row(dropped, distribution="gaussian", scale=3.0)
     assert (noise.mean(), noise.std()) == (pytest.approx(0, abs=0.1), pytest.approx(3, abs=0.1))
+
+
+def test_what_byzantine_servers_publish() -> None:
+    """The attackers' own rows are the models that they would publish."""
+    models, own = normal(0, 5, 100), normal(1, 2, 100)
+    assert torch.equal(attacks.make("reverse", 7, 2)(models, own), -100 * own)
+    dropped = attacks.make("drop", 7, 2)(models, own)
+    assert torch.equal(dropped, own * (dropped != 0)) and 20 < (dropped == 0).sum() < 100
+    noise = attacks.make("random", 7, 2)(models, own)
+    assert noise.min() >= 0 and noise.max() < 1 and not torch.equal(noise[0], noise[1])
 
 
 def test_corrupt_inputs_leaves_the_samples_of_each_node_in_another_order() -> None:
@@ -160,33 +175,57 @@ def test_dissensus_undoes_the_pull_of_honest_neighbours() -> None:
     torch.testing.assert_close(pull.sum(0), torch.zeros(6, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("rule", ["average", "median", "trimmed_mean", "krum", "multi_krum",
-                                  "geometric_median", "centered_clipping", {"ctma": {"base": "median"}}],
-                         ids=str)
-@pytest.mark.parametrize("name", ["optimal_ipm", "optimal_alie"])
-def test_optimal_attacks_reach_the_optimum_of_a_dense_grid(name: str, rule: Any) -> None:
-    for seed in range(3):
-        honest, f = normal(seed, 8, 40) + 0.3, 3
-        made = aggregation.make(rule, f=f)
-        made(normal(seed, 11, 40))
-        kept = dict(made.state)
-        mu, sigma = honest.mean(0), honest.std(0)
-
-        best = 0.0
-        for factor in np.linspace(-10, 10, 801):
-            row = -factor * mu if name == "optimal_ipm" else mu - factor * sigma
-            result = made.copy()(torch.cat([honest, row.expand(f, -1)]))
-            best = max(best, float((result - mu).norm()))
-        sent = attacks.make(name, 11, f, rule=made)(honest)
-        reached = float((made.copy()(torch.cat([honest, sent])) - mu).norm())
-        assert reached >= 0.98 * best
-        assert all(made.state[key] is kept[key] for key in kept)
+SLOW = {"auto_gm", "clipped_clustering", "ctma", "geometric_median", "mda", "mva", "smea"}
+"""Rules that take long: fewer calls of them."""
 
 
-def test_the_search_is_bounded() -> None:
+@pytest.mark.parametrize("spec", aggregation.names())
+def test_optimal_attacks_reach_the_optimum_of_a_dense_grid(spec: str) -> None:
+    """Of both signs, for every rule, which keeps its state."""
+    points, shapes = (201, [(11, 3, 8)]) if spec in SLOW else (801, [(11, 3, 40), (15, 3, 8)])
+    for seed, (n, f, d) in enumerate(shapes):
+        honest, rule = normal(seed, n - f, d) + 0.3, aggregation.make(spec, f=f)
+        if n < registry.least(rule.conf, f):
+            continue
+        rule(normal(seed + 9, n, d))
+        kept, mu, sigma = dict(rule.state), honest.mean(0), honest.std(0)
+
+        def moved(row: torch.Tensor, honest: Any = honest, rule: Any = rule, f: int = f) -> float:
+            rows = torch.cat([honest, row.expand(f, -1)])
+            return float((rule.copy()(rows) - honest.mean(0)).norm())
+
+        factors = np.linspace(-10, 10, points)
+        optimum = {"optimal_ipm": max(moved(-factor * mu) for factor in factors),
+                   "optimal_alie": max(moved(mu - factor * sigma) for factor in factors)}
+        for name, best in optimum.items():
+            assert moved(attacks.make(name, n, f, rule=rule)(honest)[0]) >= 0.98 * best
+        assert all(rule.state[key] is kept[key] for key in kept)
+
+
+@pytest.mark.parametrize("evaluations", [8, 64, 257])
+def test_the_search_is_bounded_and_climbs_to_the_edge_of_a_cliff(evaluations: int) -> None:
     asked: list[float] = []
-    maximum(lambda factor: asked.append(factor) or -abs(factor - 3), 10.0, 64)
-    assert len(asked) <= 64
+    found = maximum(lambda factor: asked.append(factor) or (-factor if -3.21 < factor < 0 else 1.0),
+                    10.0, evaluations, 1.0)
+    assert len(asked) <= evaluations and all(abs(factor) <= 10 for factor in asked)
+    assert evaluations < 64 or -3.21 < found < 0.99 * -3.21
+
+
+KNOWING = [name for name, conf in registry.table("attack").items() if "knowledge" in conf]
+
+
+@pytest.mark.parametrize("name", KNOWING)
+def test_an_attacker_that_knows_only_its_own_batches(name: str) -> None:
+    """Each makes its row of its own; the others' are not looked at, nor is what the rule keeps."""
+    own, honest, rule = normal(0, 3, 8, 30), normal(1, 8, 30), aggregation.make("centered_clipping", f=3)
+    attack = attacks.make({name: {"knowledge": "own"}}, 11, 3, rule)
+    sent = attack(honest, own)
+    rule(normal(2, 11, 30))
+    assert torch.equal(attack(normal(3, 8, 30), own), sent) and not torch.equal(sent[0], sent[1])
+    omniscient = attacks.make(name, 11, 3, aggregation.make("centered_clipping", f=3))
+    torch.testing.assert_close(torch.stack([omniscient(each)[0] for each in own]), sent)
+    with pytest.raises(SpecError, match="needs rows"):
+        attack(honest)
 
 
 @pytest.mark.parametrize("name", ["ipm", "alie", "mimic", "min_max", "optimal_ipm"])
@@ -201,14 +240,14 @@ def test_every_yaml_is_in_the_table() -> None:
     for row in ATTACKS:
         conf = registry.table("attack")[registry.split(row.spec or row.name)[0]]
         assert conf["_acts_on_"] == row.acts_on
-        given = {key: value for key, value in conf.items() if not key.startswith("_")}
+        given = registry.of_target(conf)
         if "_target_" not in conf:
             assert not given
             continue
         module, _, name = conf["_target_"].rpartition(".")
         parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
         taken = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-        assert given.keys() == taken.keys() - {"generator", "state", "rule"}
+        assert given.keys() == taken.keys() - {"generator", "state", "rule", "n"}
         if name == conf["_name_"]:
             assert {key: taken[key] for key in given} == given
         assert not any(isinstance(value, float) and math.isnan(value) for value in given.values())

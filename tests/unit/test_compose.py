@@ -11,6 +11,7 @@ import sys
 import pytest
 import yaml
 
+from kuiper import registry
 from kuiper.cli.check import check, summary
 from kuiper.cluster.spec import load
 from kuiper.config import choices, compose, metadata, schema, source, targets
@@ -136,6 +137,13 @@ def test_ways_to_set_a_parameter(job, form):
         ({"model": {"mlp": {"hidden": [10, "x"]}}}, "model.hidden", "item 1"),
         ({"attack": "ipm"}, "attack", "no node would attack"),
         ({"algorithm": "all_reduce", "attack": "ipm", "num_byzantine": 1}, "attack", "carries only"),
+        ({"algorithm": "all_reduce", "attack": "alie", "num_byzantine": 1}, "attack", "attack.knowledge to own"),
+        ({"algorithm": "elastic_gossip", "attack": {"alie": {"knowledge": "own"}}, "num_byzantine": 1},
+         "attack", "alie with knowledge own, which acts on batches"),
+        ({"attack": {"alie": {"knowledge": "own", "batches": 1}}, "num_byzantine": 1}, "attack.batches", "least 2"),
+        ({"attack": {"mimic": {"knowledge": "own"}}, "num_byzantine": 1}, "attack.knowledge", "known: target"),
+        ({"attack": {"optimal_ipm": {"knowledge": "own", "batches": 3}}, "num_byzantine": 2,
+          "aggregator": "krum"}, "attack.batches", "write `batches: 5`"),
         ({"algorithm": "all_reduce", "aggregator": "median"}, "aggregator", "uses no rule"),
         ({"aggregator": {"ctma": {"base": "monna"}}, "pre_aggregator": ["nnm", "bucketing"]},
          "pre_aggregator", "monna trusts row 0, and behind bucketing"),
@@ -187,6 +195,9 @@ def test_one_problem_at_its_line(job, tmp_path, conf, key, says):
         ({"f": 0, "quorum": 2}, "write `quorum: 3`"),
         ({"algorithm": {"fedavg": {"clients_per_round": 8}}, "steps": ..., "rounds": 2, "f": 3},
          "write `algorithm.clients_per_round: 9`"),
+        ({"algorithm": {"fedavg": {"clients_per_round": 5}}, "steps": ..., "rounds": 2, "f": 2}, None),
+        ({"algorithm": {"fedavg": {"clients_per_round": 5}}, "steps": ..., "rounds": 2, "f": 3},
+         "7 rows for f = 2, the part of 3 in 5 of 10, and 5 arrive"),
     ],
 )
 def test_the_rule_gets_enough_rows(job, conf, says):
@@ -207,6 +218,7 @@ def test_a_group_cannot_lose_a_process(job):
     assert "tolerate: 1" in problem.message
     job(transport="collective", head="on_failure: stop_all\n")
     job(transport="collective", algorithm="all_reduce", attack="sign_flip", num_byzantine=2)
+    job(transport="collective", algorithm="all_reduce", attack={"alie": {"knowledge": "own"}}, num_byzantine=2)
 
 
 def test_all_at_once(job):
@@ -299,6 +311,7 @@ def test_every_choice_is_sound(group, name):
     keys = metadata.keys(conf)
     assert not [wrong for key, one in keys.items() if (wrong := schema.check(one, conf[key])[1])]
     if "_target_" in conf:
+        keys = registry.of_target(conf)
         assert targets.refusal(conf["_target_"], (), choices.PACKAGE, list(keys)) == ("", "")
         module, _, attribute = conf["_target_"].rpartition(".")
         taken = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters

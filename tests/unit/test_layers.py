@@ -38,10 +38,10 @@ LAYERS: dict[str, str] = {
     "link": _MATHS + " topology attacks.adversary aggregation.sums",  # attacks act where rows leave and arrive
     "learner": _MATHS + " data models optim attacks.adversary aggregation.sums",  # and on labels
     "record": "errors",
-    "algorithms": f"{_MATHS} {_PURE} link learner record",
+    "algorithms": f"{_MATHS} registry {_PURE} link learner record",
     # the data plane's way in
-    "config.instantiate": "errors config.targets",  # both sides hold to one allow-list
-    "config.build": f"{_MATHS} {_PURE} algorithms link learner record config.instantiate",
+    "config.instantiate": "errors registry config.targets",  # both sides hold to one allow-list
+    "config.build": f"{_MATHS} registry {_PURE} algorithms link learner record config.instantiate",
     "process": f"{_MATHS} {_PURE} algorithms link learner record config.build pool",
     "pool": "config.build learner",
     "run": "errors record.atomic process pool",

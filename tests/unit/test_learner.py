@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from kuiper import random
-from kuiper.attacks import label_flip
+from kuiper.attacks import alie, label_flip
 from kuiper.attacks.adversary import Adversary
 from kuiper.data import Dataset, hold_out
 from kuiper.data.synthetic import synthetic
@@ -206,6 +206,28 @@ def test_a_walk_is_the_same_batches_as_a_block(data: Dataset) -> None:
         x, y = batches.stacked(NODES, number)
         for node in range(N):
             assert torch.equal(walks[node][place][0], x[node]) and torch.equal(walks[node][place][1], y[node])
+
+
+@pytest.mark.parametrize("engine", ["sequential", "batched"])
+@pytest.mark.parametrize("local_steps", [None, 2])
+def test_attackers_that_know_only_their_own_data(engine: str, local_steps: int | None) -> None:
+    """Their rows are made of those of batches of their own; nobody else's change, whoever is beside them."""
+    adversary = Adversary(np.array([1, 3]), "batches", partial(alie, z=1.5), batches=3, nodes=N)
+    honest, attacked = (learner(dense(), engine=engine, adversary=one) for one in (HONEST, adversary))
+    theta = honest.model.theta.clone()
+
+    def rows(of: Learner, nodes: np.ndarray, number: int) -> torch.Tensor:
+        if local_steps is None:
+            return of.gradients(theta, nodes, number)[0]
+        return of.updates(theta, nodes, (number - 1) * local_steps + 1, local_steps, SGD(0.1), 1.0)[0]
+
+    for number in (1, 4):
+        expected = rows(honest, NODES, number)
+        for node in adversary.byzantine:
+            own = [rows(honest, np.array([node]), 3 * (number - 1) + batch) for batch in (1, 2, 3)]
+            expected[node] = alie(torch.cat(own), 1, z=1.5)[0]
+        torch.testing.assert_close(rows(attacked, NODES, number), expected)
+        torch.testing.assert_close(rows(attacked, NODES[2:4], number), expected[2:4])
 
 
 # -- engines -------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from kuiper.cluster.plan import plan
 from kuiper.cluster.host import Address
+from kuiper.cluster.plan import plan
 from kuiper.cluster.spec import Limits, Worker, load
 from kuiper.config.schema import InvalidSpec
 from kuiper.errors import UsageError

@@ -97,19 +97,21 @@ def combine(rows_nd: Tensor, weights_mn: np.ndarray, divisors_m: np.ndarray) -> 
 
     vectors = len(weights_mn)
     result = _empty(vectors, rows_nd)
-    dense = vectors > 1 and np.count_nonzero(weights_mn) > _DENSE * weights_mn.size
-    if dense:
-        weights_mn = np.pad(weights_mn, ((0, -vectors % compiled.TILE), (0, 0)))
     native = result.numpy() if rows_nd.dtype in _NATIVE else None
+    counts_m = np.count_nonzero(weights_mn, axis=1)
+    used_mn = np.argsort(weights_mn == 0, axis=1, kind="stable")
+    dense = vectors > 1 and counts_m.sum() > _DENSE * weights_mn.size and (divisors_m == 1).all()
+    padded = np.pad(weights_mn, ((0, -vectors % compiled.TILE), (0, 0)))
 
     def piece(columns: slice) -> None:
         values, start, stop = _plain(rows_nd, columns)
-        if native is not None and stop - start == columns.stop - columns.start:
-            compiled.combine(values, weights_mn, divisors_m, dense, start, stop, native, columns.start)
-            return
-        out = np.empty((vectors, stop - start), values.dtype)
-        compiled.combine(values, weights_mn, divisors_m, dense, start, stop, out, 0)
-        result[:, columns] = torch.from_numpy(out[:, : columns.stop - columns.start]).to(rows_nd.dtype)
+        in_place = native is not None and stop - start == columns.stop - columns.start
+        out = native if in_place else np.empty((vectors, stop - start), values.dtype)
+        place = columns.start if in_place else 0
+        if not (dense and compiled.mix(values, padded, start, stop, out, place)):
+            compiled.combine(values, weights_mn, used_mn, counts_m, divisors_m, start, stop, out, place)
+        if not in_place:
+            result[:, columns] = torch.from_numpy(out[:, : columns.stop - columns.start]).to(rows_nd.dtype)
 
     _shared(piece, *rows_nd.shape)
     return result

@@ -139,87 +139,74 @@ def products(rows, start, stop, centre, gram):  # noqa: ANN001, ANN201
                 dots(block, i, j, width, gram)
 
 
-@njit(**_OPTIONS)
-def combine(rows, weights, divisors, dense, start, stop, out, place):  # noqa: ANN001, ANN201
+@njit(fastmath={"contract"}, **_OPTIONS)
+def combine(rows, weights, used, counts, divisors, start, stop, out, place):  # noqa: ANN001, ANN201
     """out[v, place + k] = sum over i of weights[v, i] rows[i, start + k], over divisors[v]; row by row.
 
-    Rows whose weight is 0 are not looked at.
+    Four rows at a time, to read the sums less often.
 
     Args:
-        weights: (m, n) float64, m >= v.
-        divisors: (v,) float64.
-        dense: multiply by tiles, zeros too, where all values are finite; m is a multiple of TILE. Same bits.
+        weights: (m, n) float64.
+        used: (m, n) int64, first the rows whose weight is not 0, ascending; no other is looked at.
+        counts, divisors: (m,) int64 and float64, how many those are, and what their sum is divided by.
     """
-    n = rows.shape[0]
-    sums = np.empty((len(weights), PITCH))
-    wide = np.empty((BLOCK // PANEL if dense else 0, n, PANEL))
-    used, counts = _places(weights)
+    total = np.empty(BLOCK)
     for column in range(start, stop, BLOCK):
         width, here = min(BLOCK, stop - column), place + column - start
-        finite = dense and _widen(wide, rows, column, width)
-        if finite:
+        for v in range(len(weights)):
+            total[:] = 0
+            weight, fours = weights[v], counts[v] // 4 * 4
+            for turn in range(0, fours, 4):
+                i, j, m, p = used[v, turn], used[v, turn + 1], used[v, turn + 2], used[v, turn + 3]
+                a, b, c, e = weight[i], weight[j], weight[m], weight[p]
+                x, y = rows[i, column : column + width], rows[j, column : column + width]
+                z, w = rows[m, column : column + width], rows[p, column : column + width]
+                for k in range(width):
+                    value = total[k] + a * np.float64(x[k])
+                    value = value + b * np.float64(y[k])
+                    value = value + c * np.float64(z[k])
+                    total[k] = value + e * np.float64(w[k])
+            for i in used[v, fours : counts[v]]:
+                a, x = weight[i], rows[i, column : column + width]
+                for k in range(width):
+                    total[k] += a * np.float64(x[k])
+            result = out[v, here : here + width]
+            for k in range(width):
+                result[k] = total[k] / divisors[v]
+
+
+@njit(**_OPTIONS)
+def mix(rows, weights, start, stop, out, place):  # noqa: ANN001, ANN201
+    """`combine` by tiles, weights of 0 multiplied, too, and divisors of 1: the same bits where it returns True.
+
+    Args:
+        weights: (m, n) float64, m a multiple of TILE; the first len(out) are meant.
+
+    Returns:
+        Whether all values are finite; where not, `out` means nothing.
+    """
+    n, check = len(rows), np.zeros(PANEL)
+    sums, wide = np.empty((len(weights), PITCH)), np.empty((BLOCK // PANEL, n, PANEL))
+    for column in range(start, stop, BLOCK):
+        width, here = min(BLOCK, stop - column), place + column - start
+        for i in range(n):
             for part in range(len(wide)):
-                for first in range(0, len(weights), TILE):
-                    panel(wide[part], weights, first, n, sums, part * PANEL)
-        for v in range(len(divisors)):
-            if not finite:
-                _add(sums[v], rows, weights[v], used[v, : counts[v]], column, width)
-            result, total, divisor = out[v, here : here + width], sums[v], divisors[v]
-            if divisor == 1:
-                for k in range(width):
-                    result[k] = total[k]
-            else:
-                for k in range(width):
-                    result[k] = total[k] / divisor
-
-
-@njit(**_OPTIONS)
-def _places(weights):  # noqa: ANN001, ANN202
-    """Where each vector's weights are not 0, (m, n), and how many (m,)."""
-    used, counts = np.empty(weights.shape, np.int64), np.zeros(len(weights), np.int64)
-    for v in range(len(weights)):
-        for i in range(weights.shape[1]):
-            if weights[v, i] != 0:
-                used[v, counts[v]] = i
-                counts[v] += 1
-    return used, counts
-
-
-@njit(**_OPTIONS)
-def _widen(wide, rows, column, width):  # noqa: ANN001, ANN202
-    """Copy columns to wide (parts, n, PANEL), zeros behind them; whether all are finite."""
-    check = np.zeros(PANEL)
-    for i in range(len(rows)):
+                first = column + part * PANEL
+                last = max(0, min(PANEL, column + width - first))
+                for k in range(last):
+                    wide[part, i, k] = rows[i, first + k]
+                for k in range(last, PANEL):
+                    wide[part, i, k] = 0
+                for k in range(PANEL):
+                    check[k] += wide[part, i, k] - wide[part, i, k]
         for part in range(len(wide)):
-            values, first = wide[part, i], column + part * PANEL
-            row = rows[i, first : min(first + PANEL, column + width)]
-            for k in range(len(row)):
-                values[k] = row[k]
-            values[len(row) :] = 0
-            for k in range(PANEL):
-                check[k] += values[k] - values[k]
+            for first in range(0, len(weights), TILE):
+                panel(wide[part], weights, first, n, sums, part * PANEL)
+        for v in range(len(out)):
+            result, total = out[v, here : here + width], sums[v]
+            for k in range(width):
+                result[k] = total[k]
     return check.sum() == 0
-
-
-@njit(fastmath={"contract"}, **_OPTIONS)
-def _add(total, rows, weights, used, column, width):  # noqa: ANN001, ANN202
-    """total[k] = sum over i in `used` of weights[i] rows[i, column + k]; four rows at a time, to read the sums less often."""
-    total[:width] = 0
-    fours = len(used) // 4 * 4
-    for place in range(0, fours, 4):
-        i, j, m, p = used[place], used[place + 1], used[place + 2], used[place + 3]
-        a, b, c, e = weights[i], weights[j], weights[m], weights[p]
-        x, y = rows[i, column : column + width], rows[j, column : column + width]
-        z, w = rows[m, column : column + width], rows[p, column : column + width]
-        for k in range(width):
-            value = total[k] + a * np.float64(x[k])
-            value = value + b * np.float64(y[k])
-            value = value + c * np.float64(z[k])
-            total[k] = value + e * np.float64(w[k])
-    for i in used[fours:]:
-        weight, row = weights[i], rows[i, column : column + width]
-        for k in range(width):
-            total[k] += weight * np.float64(row[k])
 
 
 @njit(fastmath={"reassoc", "contract", "nsz"}, **_OPTIONS)
