@@ -12,7 +12,7 @@ from kuiper.errors import JobFailed, SpecError
 
 SEARCHES = ("exact", "nearest")
 LIMIT, NARROW_LIMIT = 200_000, 20_000_000
-"""Branches that a search takes before it gives up: of MDA and MVA, and of SMEA, each at most some ten seconds."""
+"""Branches that a search takes before it gives up, ten seconds or so: of MDA and MVA, and of SMEA."""
 TIED = 1e-12
 """Measures that differ by a smaller part are equal."""
 ROUNDING = 1e-10
