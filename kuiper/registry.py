@@ -137,7 +137,7 @@ def distrust(pres: Sequence[Conf], rule: Conf) -> tuple[str, str]:
     if trusting is None or drawing is None:
         return "", ""
     row, drawn = trusting.get("reference", 0), drawing["_name_"]
-    return (f"{trusting['_name_']} trusts row {row}, and behind {drawn} that is a mean of rows drawn by chance",
+    return (f"{trusting['_name_']} trusts row {row}, and behind {drawn} that is a mean of random rows",
             f"leave {drawn} out, or write nnm, which keeps rows in their places")
 
 
