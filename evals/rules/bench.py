@@ -1,6 +1,6 @@
 """Speed and memory of every rule, beside ByzFL 0.0.11 and beside what its arithmetic cannot do without.
 
-    python -m evals.rules.bench               # all: two sizes, growth, memory; some 20 minutes
+    python -m evals.rules.bench               # all: two sizes, growth, memory; half an hour
     python -m evals.rules.bench --quick       # the two sizes with few passes
 
 Writes results.json and, from it, results.md and speed.png.
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from evals.rules.pairs import PAIRS
+from evals.rules.pairs import PAIRS, Pair
 from evals.rules.report import report
 
 HERE = Path(__file__).parent
@@ -33,22 +33,26 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--passes", type=int, default=9)
+    parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=[pair.name for pair in PAIRS])
     options = parser.parse_args()
     passes = 3 if options.quick else options.passes
     found: dict[str, Any] = {"threads": options.threads, "sizes": [], "growth": [], "memory": []}
     pairs = [pair for pair in PAIRS if pair.name in options.only]
+
+    def add(part: str, what: str, pair: Pair, size: tuple[int, int, int], passes: int) -> None:
+        found[part].append(_ask(what, pair.name, *size, passes, options.threads, part != "growth"))
+        (HERE / "results.json").write_text(json.dumps(found, indent=1))
+
     for pair in pairs:
         for size in [*SIZES, SUBSETS] if pair.kind == "search" else SIZES:
-            found["sizes"].append(_ask("times", pair.name, *size, passes, options.threads, True))
-        if not options.quick:
-            found["memory"].append(_ask("memory", pair.name, *SIZES[0], 1, options.threads, True))
-            few = 3 if pair.kind != "search" else 1
-            for size in [*WIDTHS, *HEIGHTS] if pair.kind != "search" else WIDTHS[:3]:
-                if 4 * size[0] * size[1] * (2 if pair.kind == "mixes" else 1) + SPARE < _free():
-                    found["growth"].append(_ask("times", pair.name, *size, few, options.threads, False))
-        (HERE / "results.json").write_text(json.dumps(found, indent=1))
+            add("sizes", "times", pair, size, passes)
+    for pair in pairs if not options.quick else ():
+        add("memory", "memory", pair, SIZES[0], 1)
+    for pair in pairs if not options.quick else ():
+        for size in [*WIDTHS, *HEIGHTS] if pair.kind != "search" else WIDTHS[:3]:
+            if 4 * size[0] * size[1] * (2 if pair.group == "pre_aggregator" else 1) + SPARE < _free():
+                add("growth", "times", pair, size, 3 if pair.kind != "search" else 1)
     report(found, HERE)
 
 
