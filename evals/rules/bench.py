@@ -49,10 +49,11 @@ def main() -> None:
             add("sizes", "times", pair, size, passes)
     for pair in pairs if not options.quick else ():
         add("memory", "memory", pair, SIZES[0], 1)
-    for pair in pairs if not options.quick else ():
-        for size in [*WIDTHS, *HEIGHTS] if pair.kind != "search" else WIDTHS[:3]:
-            if 4 * size[0] * size[1] * (2 if pair.group == "pre_aggregator" else 1) + SPARE < _free():
-                add("growth", "times", pair, size, 3 if pair.kind != "search" else 1)
+    for size in sorted({*WIDTHS, *HEIGHTS}, key=lambda size: size[0] * size[1]):
+        for pair in pairs if not options.quick else ():
+            room = SPARE + 4 * size[0] * size[1] * (2 if pair.group == "pre_aggregator" else 1)
+            if room < _free() and (pair.kind != "search" or size in WIDTHS[:3]):
+                add("growth", "times", pair, size, 3)
     report(found, HERE)
 
 

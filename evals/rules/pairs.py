@@ -14,8 +14,8 @@ from kuiper import aggregation, registry
 Call = Callable[[torch.Tensor], Any]
 ONCE = ("average", "clip", "arc")
 """Read their input once, whoever writes them: no part in the mean."""
-SETS = {"MDA", "SMEA"}
-"""ByzFL tries all sets of n - f rows."""
+SETS = {"MDA": 100_000, "SMEA": 1_000}
+"""ByzFL tries all sets of n - f rows: up to how many it is waited for (SMEA looks at all columns for each)."""
 BYZFL: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
     "average": ("Average", lambda f: {}),
     "clip": ("Clipping", lambda f: {}),
