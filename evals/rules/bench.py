@@ -24,7 +24,7 @@ SIZES = [(25, 1_000_000, 5), (100, 100_000, 20)]
 SUBSETS = (15, 100_000, 3)
 """Where ByzFL's search over all sets comes to an end too."""
 WIDTHS = [(25, 10**power, 5) for power in (4, 5, 6, 7, 8)]
-HEIGHTS = [(n, 100_000, n // 5) for n in (10, 25, 50, 100, 200)]
+HEIGHTS = [(n, 100_000, f) for n, f in ((10, 1), (25, 5), (50, 10), (100, 20), (200, 40))]
 SPARE = 3 << 30
 
 

@@ -75,7 +75,7 @@ def _plot(growth: list[dict[str, Any]], path: Path) -> None:
         here = [one for one in growth if one[fixed[0]] == fixed[1] and "ours" in one["answer"]]
         for index, name in enumerate(dict.fromkeys(one["rule"] for one in here)):
             points = sorted((one[key], summary(one["answer"])["ours"]) for one in here if one["rule"] == name)
-            style = ("-", "--", ":")[index // 10]
+            style = ("-", "--", ":", "-.")[index // 10]
             panel.plot(*zip(*points, strict=True), style, marker=".", label=name, linewidth=1)
         reads = {}
         for one in here:
