@@ -118,7 +118,7 @@ RULES = [
          untied=lambda n, f: (max(n, 4 * max(f, 1) + 3), max(f, 1), 0.0)),
     # Two rows make the diameter of many sets: one set is best where f rows are remote.
     _row("mda", orthogonal=True, untied=lambda n, f: (n, f, 100.0)),
-    _row("mda-nearest", {"mda": {"search": "nearest"}}, orthogonal=True),
+    _row("mda-nearest", {"mda": {"search": "nearest"}}, orthogonal=True, untied=lambda n, f: (n, f, 100.0)),
     _row("mva", orthogonal=True),
     _row("smea", orthogonal=True),
     _row("cge", translation=False, inside=False, orthogonal=True),
