@@ -44,6 +44,13 @@ class VirtualHub(RemoteLink):
     def set_times(self, times: np.ndarray) -> None:
         self._virtual.hub = float(times.max())
 
+    def live(self, nodes: np.ndarray) -> np.ndarray:
+        """Mask of the nodes whose process is here, or may return: when it died decides nothing."""
+        before = self._here.may_return()
+        live = super().live(nodes)
+        returning = [*before, *self._here.may_return()]  # asked twice: one may go or come meanwhile
+        return live | np.isin(self._here.rank_of[nodes], returning)
+
     async def publish(self, channel: Channel, step: int, row: torch.Tensor, to: np.ndarray,
                       reply: Channel) -> None:
         self._here.welcome(step)
@@ -59,7 +66,7 @@ class VirtualHub(RemoteLink):
         if self._due is None:
             return await super().gather(channel, step, quorum, deadline, minimum)
         (model, row, to), self._due = self._due, None
-        here = to[self.live(to) | np.isin(self._here.rank_of[to], list(self._here.may_return()))]
+        here = to[self.live(to)]
         chosen = first(self._virtual, self._adversary, model, channel, step, here, quorum, deadline, minimum)
         await super().publish(model, step, row, chosen, reply=channel)
         if self._idle:
