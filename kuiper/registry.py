@@ -6,9 +6,10 @@ anything starts, and what `manager.py rules` prints.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,12 @@ def of_target(conf: Conf) -> dict[str, Any]:
     """The parameters that the target of a choice takes."""
     beside = conf.get("_beside_") or ()
     return {key: value for key, value in conf.items() if not key.startswith("_") and key not in beside}
+
+
+def function(conf: Conf) -> partial[Any]:
+    """The target of a choice out of the table, with its parameters filled in."""
+    module, _, name = conf["_target_"].rpartition(".")
+    return partial(getattr(importlib.import_module(module), name), **of_target(conf))
 
 
 def names(confs: Iterable[Conf]) -> str:

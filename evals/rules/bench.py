@@ -42,7 +42,7 @@ def main() -> None:
 
     def add(part: str, what: str, pair: Pair, size: tuple[int, int, int], passes: int) -> None:
         found[part].append(_ask(what, pair.name, *size, passes, options.threads, part != "growth"))
-        (HERE / "results.json").write_text(json.dumps(found, indent=1))
+        _write(found)
 
     for pair in pairs:
         for size in [*SIZES, SUBSETS] if pair.kind == "search" else SIZES:
@@ -57,6 +57,14 @@ def main() -> None:
     report(found, HERE)
 
 
+def _write(found: dict[str, Any]) -> None:
+    """A line for each measurement."""
+    parts = [f'"threads": {found["threads"]}']
+    for part in ("sizes", "growth", "memory"):
+        parts.append(f'"{part}": [\n' + ",\n".join(map(json.dumps, found[part])) + "]")
+    (HERE / "results.json").write_text("{" + ",\n".join(parts) + "}\n")
+
+
 def _ask(what: str, rule: str, n: int, d: int, f: int, passes: int, threads: int,
          byzfl: bool) -> dict[str, Any]:
     ask = {"what": what, "rule": rule, "n": n, "d": d, "f": f, "passes": passes, "threads": threads,
@@ -64,7 +72,7 @@ def _ask(what: str, rule: str, n: int, d: int, f: int, passes: int, threads: int
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     words = [sys.executable, "-W", "ignore", "-m", "evals.rules.measure", json.dumps(ask)]
     done = subprocess.run(words, check=True, capture_output=True, text=True, env=environment)
-    answer = json.loads(done.stdout.splitlines()[-1])
+    answer = json.loads(done.stdout.splitlines()[-1], parse_float=lambda number: round(float(number), 3))
     print(rule, n, d, {who: values for who, values in answer.items() if who == "why"} or "", flush=True)
     return ask | {"answer": answer}
 

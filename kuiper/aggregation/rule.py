@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,7 +41,7 @@ class Rule:
                  build: Build | None = None) -> None:
         registry.require_trust(pre, rule)
         self.conf, self.pre_confs, self.f, self.seed = rule, list(pre), f, seed
-        build = build or _target
+        build = build or registry.function
         self._rule = _built(rule, build)
         self._pres = [_built(one, build) for one in pre]
         self.state: dict[str, Tensor] = {}
@@ -176,9 +175,3 @@ def _built(conf: Conf, build: Build) -> partial:
     inner = {name: _built(conf[name], build) for name in conf.get("_rules_") or ()}
     made = build({key: value for key, value in conf.items() if key not in inner})
     return partial(made, **inner)
-
-
-def _target(conf: Mapping[str, Any]) -> Callable[..., Any]:
-    module, _, name = conf["_target_"].rpartition(".")
-    parameters = {key: value for key, value in conf.items() if not key.startswith("_")}
-    return partial(getattr(importlib.import_module(module), name), **parameters)

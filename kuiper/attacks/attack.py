@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +36,8 @@ class Attack:
                             "pass rule=aggregation.make(...)")
         self.conf, self.n, self.f, self.seed = conf, n, f, seed
         self.acts_on = registry.acts_on(conf)
-        self.adversary = Adversary(np.arange(n - f, n), self.acts_on, _function(conf), seed, rule, nodes=n)
+        attack = registry.function(conf) if "_target_" in conf else None
+        self.adversary = Adversary(np.arange(n - f, n), self.acts_on, attack, seed, rule, nodes=n)
         self._calls = 0
 
     @property
@@ -100,10 +98,3 @@ def make(spec: Any, n: int, f: int, rule: Rule | None = None, seed: int = 0) -> 
 def names() -> list[str]:
     """Every attack that `make` knows."""
     return list(registry.table("attack"))
-
-
-def _function(conf: registry.Conf) -> Callable[..., Tensor] | None:
-    if "_target_" not in conf:
-        return None
-    module, _, name = conf["_target_"].rpartition(".")
-    return partial(getattr(importlib.import_module(module), name), **registry.of_target(conf))

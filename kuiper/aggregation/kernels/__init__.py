@@ -132,17 +132,18 @@ def majorities(rows_nd: Tensor, left_out: Sequence[int]) -> Tensor:
     """
     from kuiper.aggregation.kernels import compiled
 
-    return _by_column(rows_nd, compiled.majorities, left_out)
+    mask_n = np.isin(np.arange(len(rows_nd)), left_out)
+    return _by_column(rows_nd, lambda rows, *place: compiled.majorities(rows, mask_n, *place))
 
 
-def _by_column(rows_nd: Tensor, compute: Callable[..., None], left_out: Sequence[int] = ()) -> Tensor:
+def _by_column(rows_nd: Tensor, compute: Callable[..., None]) -> Tensor:
+    """What compute(rows, start, stop, out) writes for every column, (d,) in the rows' dtype."""
     result = torch.empty(rows_nd.shape[1], dtype=rows_nd.dtype)
-    mask = np.isin(np.arange(len(rows_nd)), left_out)
 
     def piece(columns: slice) -> None:
         values, start, stop = _plain(rows_nd, columns)
         out = np.empty(stop - start, values.dtype)
-        compute(values, mask, start, stop, out)
+        compute(values, start, stop, out)
         result[columns] = torch.from_numpy(out[: columns.stop - columns.start])
 
     _shared(piece, *rows_nd.shape)

@@ -233,7 +233,7 @@ def signs(rows, start, stop, counts):  # noqa: ANN001, ANN201
 
 
 @njit(**_OPTIONS)
-def finite_means(rows, left_out, start, stop, out):  # noqa: ANN001, ANN201
+def finite_means(rows, start, stop, out):  # noqa: ANN001, ANN201
     """out[k] = mean of the finite values of rows[:, start + k], float64 row by row; 0 where none is.
 
     A block is looked at value by value only where its sum is not finite.
