@@ -272,7 +272,7 @@ def combine(rows_nd: Tensor, weights_mn: np.ndarray, divisors_m: Sequence[float]
 
     A row whose weight is 0 everywhere is not looked at.
     """
-    divisors_m = np.ones(len(weights_mn)) if divisors_m is None else np.asarray(divisors_m)
+    divisors_m = np.ones(len(weights_mn)) if divisors_m is None else np.asarray(divisors_m, float)
     if rows_nd.device.type == "cpu":
         return kernels.combine(rows_nd, weights_mn, divisors_m)
     used = np.flatnonzero(weights_mn.any(0)).tolist()

@@ -31,7 +31,7 @@ from kuiper.aggregation import (
     trimmed_mean,
 )
 from kuiper.aggregation._order import in_blocks
-from kuiper.aggregation.cloud import Cloud
+from kuiper.aggregation.cloud import Cloud, combine
 from kuiper.aggregation.kernels.network import network
 from kuiper.errors import JobFailed, SpecError
 from tests.laws.rules import normal
@@ -191,6 +191,16 @@ def test_mixtures_have_the_same_bits_however_they_are_made(n: int, m: int, d: in
         wanted = torch.from_numpy(some[:, used]) @ rows[used].double()
         near = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-1}[dtype]
         torch.testing.assert_close(together.double(), wanted, rtol=near, atol=near, equal_nan=True)
+
+
+def test_whole_divisors_compile_nothing_anew() -> None:
+    """Or a first step would pay for it on the clock, after all has been rehearsed."""
+    from kuiper.aggregation.kernels import compiled
+
+    rows, weights = normal(0, 4, 40), np.ones((1, 4))
+    expected, known = combine(rows, weights, [4.0]), len(compiled.combine.signatures)
+    assert torch.equal(combine(rows, weights, [np.int64(4)]), expected)
+    assert len(compiled.combine.signatures) == known
 
 
 @pytest.mark.parametrize(("n", "d"), [(1, 5), (4, 16), (7, 1000), (30, 2061)])
