@@ -116,6 +116,11 @@ class Cloud:
     @cached_property
     def about_origin_mm(self) -> np.ndarray:
         """x_i . x_j, zero for vectors that are infinitely far."""
+        if self.mixture_mn is None:
+            gram_pp = self._products[0]
+            to_origin_n = gram_pp[-1, :-1]
+            about = gram_pp[:-1, :-1] - to_origin_n - to_origin_n[:, None] + gram_pp[-1, -1]
+            return about * ~self.far * ~self.far[:, None]
         points = self._points_mp.copy()
         points[:, -1] -= 1
         points[self.far] = 0

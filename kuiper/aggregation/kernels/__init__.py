@@ -3,27 +3,21 @@
 Numba is imported, and code compiled or read from its cache on disk, at the first call. Bits depend neither
 on how many threads share the work (`torch.set_num_threads`) nor on how rows lie in memory.
 
-Dimension letters: n rows, d parameters, m vectors, p points.
+Dimension letters: n rows, d parameters, m vectors, p points, q pieces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from typing import TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kuiper.aggregation.kernels.network import network, ranks
+from kuiper.aggregation.kernels.pieces import NATIVE, Part, parts, written
 
-LANES = 16
 STATISTICS = ("median", "trimmed_mean", "meamed", "phocas")
-T = TypeVar("T")
-_NATIVE = (torch.float32, torch.float64)
-_IN_CACHE = 1 << 19  # values of one piece of work
 _IN_REGISTERS, _WORTH_IT = 128, 1 << 20
 _DENSE = 0.2
 """Part of the weights that are not 0, from which on all are multiplied."""
@@ -39,18 +33,13 @@ def statistic(rows_nd: Tensor, what: str, f: int, low: int, high: int,
         low, high: ranks whose midpoint is the median.
         last: rows that are ordered after all others in every column (the non-finite ones).
     """
-    compute = _statistic(*rows_nd.shape, f, STATISTICS.index(what), low, high)
     result = torch.empty(rows_nd.shape[1], dtype=rows_nd.dtype)
-
-    def piece(columns: slice) -> float:
-        values, start, stop = _plain(rows_nd, columns, last, np.inf)
-        out = np.empty(stop - start, values.dtype)
-        bad = compute(values, start, stop, out)
-        result[columns] = torch.from_numpy(out[: columns.stop - columns.start])
-        return bad
-
-    bad = sum(_shared(piece, *rows_nd.shape))
-    return result if bad == 0 or last else None
+    for part in parts(rows_nd, last, np.inf):
+        with written(result, part) as out:
+            finite = _statistic(part, part.values, out, f, STATISTICS.index(what), low, high, rows_nd.numel())
+        if not (finite or last):
+            return None
+    return result
 
 
 def gram(rows_nd: Tensor, centre_d: Tensor | None, median_of: int = 1, far: Sequence[int] = ()) -> np.ndarray:
@@ -66,24 +55,23 @@ def gram(rows_nd: Tensor, centre_d: Tensor | None, median_of: int = 1, far: Sequ
     from kuiper.aggregation.kernels import compiled
 
     n = len(rows_nd)
-    middle = _statistic(median_of, rows_nd.shape[1], 0, 0, (median_of - 1) // 2, median_of // 2)
     points = -(-(n + 1) // compiled.TILE) * compiled.TILE
-
-    def piece(columns: slice) -> np.ndarray:
-        values, start, stop = _plain(rows_nd, columns, far, 0)
-        centre = np.zeros(stop - start, values.dtype)
-        if centre_d is None:
-            middle(values[:median_of], start, stop, centre)
-        else:
-            centre[: columns.stop - columns.start] = _numpy(centre_d[columns])
-        total = np.zeros((points, points))
-        compiled.products(values, start, stop, centre, total)
-        return total
-
+    low, high = (median_of - 1) // 2, median_of // 2
     total = np.zeros((points, points))
-    with np.errstate(invalid="ignore", over="ignore"):
-        for part in _shared(piece, *rows_nd.shape):
-            total += part
+    for part in parts(rows_nd, far, 0):
+        totals = np.zeros((part.pieces, points, points))
+        if centre_d is None and _in_registers(median_of, median_of * rows_nd.shape[1]):
+            part.share(compiled.about_median(median_of, low, high), part.values, totals)
+        else:
+            if centre_d is not None:
+                centre = part.vector(centre_d)
+            else:
+                centre = np.empty(part.values.shape[1], part.values.dtype)
+                _statistic(part, part.values[:median_of], centre, 0, 0, low, high, 0)
+            part.share(compiled.products, part.values, centre, totals)
+        with np.errstate(invalid="ignore", over="ignore"):
+            for one in totals:
+                total += one
     upper = np.triu(total[: n + 1, : n + 1])
     return upper + np.triu(upper, 1).T
 
@@ -97,23 +85,17 @@ def combine(rows_nd: Tensor, weights_mn: np.ndarray, divisors_m: np.ndarray) -> 
 
     vectors = len(weights_mn)
     result = _empty(vectors, rows_nd)
-    native = result.numpy() if rows_nd.dtype in _NATIVE else None
     counts_m = np.count_nonzero(weights_mn, axis=1)
     used_mn = np.argsort(weights_mn == 0, axis=1, kind="stable")
     dense = vectors > 1 and counts_m.sum() > _DENSE * weights_mn.size and (divisors_m == 1).all()
     padded = np.pad(weights_mn, ((0, -vectors % compiled.TILE), (0, 0)))
-
-    def piece(columns: slice) -> None:
-        values, start, stop = _plain(rows_nd, columns)
-        in_place = native is not None and stop - start == columns.stop - columns.start
-        out = native if in_place else np.empty((vectors, stop - start), values.dtype)
-        place = columns.start if in_place else 0
-        if not (dense and compiled.mix(values, padded, start, stop, out, place)):
-            compiled.combine(values, weights_mn, used_mn, counts_m, divisors_m, start, stop, out, place)
-        if not in_place:
-            result[:, columns] = torch.from_numpy(out[:, : columns.stop - columns.start]).to(rows_nd.dtype)
-
-    _shared(piece, *rows_nd.shape)
+    for part in parts(rows_nd):
+        bad = np.ones(part.pieces)
+        with written(result, part) as out:
+            if dense:
+                part.share(compiled.mix, part.values, padded, out, bad)
+            if bad.any():
+                part.share(compiled.combine, part.values, weights_mn, used_mn, counts_m, divisors_m, out)
     return result
 
 
@@ -121,7 +103,13 @@ def finite_means(rows_nd: Tensor) -> Tensor:
     """Mean of the finite values of every column, (d,) in the rows' dtype; 0 where there is none."""
     from kuiper.aggregation.kernels import compiled
 
-    return _by_column(rows_nd, compiled.finite_means)
+    if (mean := combine(rows_nd, np.ones((1, len(rows_nd))), np.array([float(len(rows_nd))]))[0]).isfinite().all():
+        return mean
+    result = torch.empty(rows_nd.shape[1], dtype=rows_nd.dtype)
+    for part in parts(rows_nd):
+        with written(result, part) as out:
+            part.share(compiled.finite_means, part.values, out)
+    return result
 
 
 def majorities(rows_nd: Tensor, left_out: Sequence[int]) -> Tensor:
@@ -133,20 +121,10 @@ def majorities(rows_nd: Tensor, left_out: Sequence[int]) -> Tensor:
     from kuiper.aggregation.kernels import compiled
 
     mask_n = np.isin(np.arange(len(rows_nd)), left_out)
-    return _by_column(rows_nd, lambda rows, *place: compiled.majorities(rows, mask_n, *place))
-
-
-def _by_column(rows_nd: Tensor, compute: Callable[..., None]) -> Tensor:
-    """What compute(rows, start, stop, out) writes for every column, (d,) in the rows' dtype."""
     result = torch.empty(rows_nd.shape[1], dtype=rows_nd.dtype)
-
-    def piece(columns: slice) -> None:
-        values, start, stop = _plain(rows_nd, columns)
-        out = np.empty(stop - start, values.dtype)
-        compute(values, start, stop, out)
-        result[columns] = torch.from_numpy(out[: columns.stop - columns.start])
-
-    _shared(piece, *rows_nd.shape)
+    for part in parts(rows_nd):
+        with written(result, part) as out:
+            part.share(compiled.majorities, part.values, out, mask_n)
     return result
 
 
@@ -154,92 +132,50 @@ def signs(rows_nd: Tensor) -> np.ndarray:
     """How many entries of each row are above 0, and below, (n, 2) int64."""
     from kuiper.aggregation.kernels import compiled
 
-    def piece(columns: slice) -> np.ndarray:
-        values, start, stop = _plain(rows_nd, columns)
-        counts = np.zeros((len(values), 2), np.int64)
-        compiled.signs(values, start, stop, counts)
-        return counts
-
-    return sum(_shared(piece, *rows_nd.shape), np.zeros((len(rows_nd), 2), np.int64))
+    total = np.zeros((len(rows_nd), 2), np.int64)
+    for part in parts(rows_nd):
+        counts = np.empty((part.pieces, len(rows_nd), 2), np.int64)
+        part.share(compiled.signs, part.values, counts)
+        total += counts.sum(0)
+    return total
 
 
 def squared_norms(rows_nd: Tensor, centre_d: Tensor | None = None) -> np.ndarray:
     """Of every row less a centre, (n,) float64; not finite where a row is not, or overflows."""
     from kuiper.aggregation.kernels import compiled
 
-    def piece(columns: slice) -> np.ndarray:
-        values, start, stop = _plain(rows_nd, columns)
-        squares = np.zeros(len(values))
-        centre = np.zeros(stop - start, values.dtype)
-        if centre_d is not None:
-            centre[: columns.stop - columns.start] = _numpy(centre_d[columns])
-        compiled.norms(values, centre, start, stop, squares)
-        return squares
-
-    with np.errstate(invalid="ignore", over="ignore"):
-        return sum(_shared(piece, *rows_nd.shape), np.zeros(len(rows_nd)))
+    total = np.zeros(len(rows_nd))
+    for part in parts(rows_nd):
+        centre = part.vector(torch.zeros(1).expand(rows_nd.shape[1]) if centre_d is None else centre_d)
+        squares = np.empty((part.pieces, len(rows_nd)))
+        part.share(compiled.norms, part.values, centre, squares)
+        with np.errstate(invalid="ignore", over="ignore"):
+            for one in squares:
+                total += one
+    return total
 
 
-def _statistic(n: int, d: int, f: int, what: int, low: int, high: int) -> Callable[..., float]:
-    """(rows, start, stop, out) -> 0.0 or NaN: in registers where that is worth its compiling. Same bits."""
+def _statistic(part: Part, rows: np.ndarray, out: np.ndarray, f: int, what: int, low: int, high: int,
+               values: int) -> bool:
+    """Into out, in registers where that is worth its compiling (same bits); whether all is finite."""
     from kuiper.aggregation.kernels import compiled
 
-    if n <= _IN_REGISTERS and n * d >= _WORTH_IT:
-        kernel, steps = compiled.in_registers(n, f, what, low, high), np.empty((0, 2), np.int32)
+    n, bad = len(rows), np.empty(part.pieces)
+    if _in_registers(n, values):
+        part.share(compiled.in_registers(n, f, what, low, high), rows, out, bad)
     else:
         steps = np.array(network(n, *ranks(n, f, what, low, high)), np.int32).reshape(-1, 2)
-        kernel = compiled.in_cache
-    return lambda rows, start, stop, out: kernel(rows, start, stop, steps, what, f, low, high, out)
+        part.share(compiled.in_cache, rows, out, bad, steps, what, f, low, high)
+    return not bad.any()
 
 
-def _plain(rows_nd: Tensor, columns: slice, replaced: Sequence[int] = (), by: float = 0.0
-           ) -> tuple[np.ndarray, int, int]:
-    """Columns as a kernel takes them: an array of one layout and native dtype, first and last + 1.
-
-    The rows themselves where they are like that; else a copy, padded with zeros to at least LANES columns.
-    """
-    width = columns.stop - columns.start
-    if rows_nd.dtype in _NATIVE and rows_nd.is_contiguous() and width >= LANES and not replaced:
-        return rows_nd.numpy(), columns.start, columns.stop
-    dtype = torch.float64 if rows_nd.dtype == torch.float64 else torch.float32
-    copy = torch.zeros((len(rows_nd), max(width, LANES)), dtype=dtype)
-    copy[:, :width] = rows_nd[:, columns]
-    for row in replaced:
-        copy[row, :width] = by
-    return copy.numpy(), 0, copy.shape[1]
+def _in_registers(n: int, values: int) -> bool:
+    return n <= _IN_REGISTERS and values >= _WORTH_IT
 
 
 def _empty(count: int, rows_nd: Tensor) -> Tensor:
     """(count, d) in the rows' dtype; of NumPy's memory, whose pages are huge, which takes a third of the time."""
-    if rows_nd.dtype not in _NATIVE:
+    if rows_nd.dtype not in NATIVE:
         return torch.empty((count, rows_nd.shape[1]), dtype=rows_nd.dtype)
     dtype = np.float64 if rows_nd.dtype == torch.float64 else np.float32
     return torch.from_numpy(np.empty((count, rows_nd.shape[1]), dtype))
-
-
-def _numpy(values: Tensor) -> np.ndarray:
-    return (values if values.dtype in _NATIVE else values.float()).numpy()
-
-
-def _shared(piece: Callable[[slice], T], n: int, d: int) -> list[T]:
-    """`piece` of every range of columns, in their order; ranges depend on n and d alone."""
-    size = max(512, _IN_CACHE // max(n, 1) // 512 * 512)
-    ranges = [slice(start, min(start + size, d)) for start in range(0, d, size)]
-    helpers = min(torch.get_num_threads(), len(ranges)) - 1
-    results: list[T] = [None] * len(ranges)
-    left = iter(range(len(ranges)))
-
-    def work() -> None:
-        for place in left:
-            results[place] = piece(ranges[place])
-
-    helping = [_threads(helpers).submit(work) for _ in range(helpers)]
-    work()
-    for one in helping:
-        one.result()
-    return results
-
-
-@lru_cache(maxsize=4)
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="rows")

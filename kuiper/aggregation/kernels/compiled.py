@@ -1,7 +1,10 @@
-"""The kernels that Numba compiles, each over a range of columns; the caller shares ranges among threads.
+"""The kernels that Numba compiles. A call's columns are cut into pieces, which torch's threads share.
+
+Each kernel is two functions: `_name` works on one piece, the columns start..stop-1, and `name` (see `share` for
+its first arguments) on all. What comes out of a column has the column's index.
 
 They release the interpreter's lock, keep temporaries in the cache, and leave code on disk for the next
-process. Dimension letters: n rows, d parameters, m vectors, p points.
+process. Dimension letters: n rows, d parameters, m vectors, p points, q pieces.
 """
 
 from __future__ import annotations
@@ -13,39 +16,88 @@ import numpy as np
 from numba import njit
 
 from kuiper.aggregation.kernels.emit import LANES, statistic
+from kuiper.aggregation.kernels.multiply import LANES as LANES_64
 from kuiper.aggregation.kernels.multiply import PANEL, TILE, dots, panel
+from kuiper.aggregation.kernels.stream import WIDE, differences, squares, weighted_sum
+from kuiper.aggregation.kernels.team import share
 
 BLOCK = 512
 """Columns that are worked on at a time, in the cache."""
 PITCH = BLOCK + 8
 """Values from one row of a block to the next: at 4096 bytes all rows would share the same few cache lines."""
+CACHE_LINE = 64  # bytes
+NARROW, GROUP = 256, 3
+"""Columns, and rows of tiles, of which products are made at a time."""
 MEDIAN, TRIMMED, MEAMED, PHOCAS = range(4)
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
+@njit(inline="always", **_OPTIONS)
+def _aligned(rows, width):  # noqa: ANN001, ANN202
+    """Zeros (rows, width) float64 that begin with a cache line, as vectors of a line's size should."""
+    line = CACHE_LINE // 8
+    space = np.empty(rows * width + line)
+    for k in range(len(space)):
+        space[k] = 0
+    skipped = -space.ctypes.data // 8 % line
+    return space[skipped : skipped + rows * width].reshape(rows, width)
+
+
 @lru_cache(maxsize=256)
-def in_registers(n: int, f: int, what: int, low: int, high: int) -> Callable[..., float]:
+def in_registers(n: int, f: int, what: int, low: int, high: int) -> Callable[..., None]:
     """`in_cache` for one n and statistic, with columns in registers: four times as fast, some tenths of a
-    second to compile. At least LANES columns; `steps` is not looked at.
+    second to compile. At least LANES columns; without `steps` and what follows.
     """
 
     @njit(**_OPTIONS)
-    def run(rows, start, stop, steps, what_, f_, low_, high_, out):  # noqa: ANN001, ANN202 - Numba infers them
-        bad = 0.0
-        for column in range(start, stop, LANES):
-            first = min(column, stop - LANES)
-            bad += statistic(rows, first, out, first - start, n, f, what, low, high)
-        return bad
+    def run(threads, done, cut, rows, out, bad):  # noqa: ANN001, ANN202
+        share(_in_registers, (rows, out, bad, n, f, what, low, high), threads, done, cut)
 
     return run
 
 
 @njit(**_OPTIONS)
-def in_cache(rows, start, stop, steps, what, f, low, high, out):  # noqa: ANN001, ANN201
-    """out[k] = a statistic of rows[:, start + k]; returns 0.0, or NaN where a value was not finite.
+def _in_registers(piece, start, stop, rows, out, bad, n, f, what, low, high):  # noqa: ANN001, ANN202
+    total = 0.0
+    for column in range(start, stop, LANES):
+        first = min(column, stop - LANES)
+        total += statistic(rows, first, out, first, n, f, what, low, high)
+    bad[piece] = total
+
+
+@lru_cache(maxsize=256)
+def about_median(n: int, low: int, high: int) -> Callable[..., None]:
+    """`products` about the median of the first n rows; at least LANES columns."""
+
+    @njit(**_OPTIONS)
+    def run(threads, done, cut, rows, totals):  # noqa: ANN001, ANN202
+        share(_about_median, (rows, totals, n, low, high), threads, done, cut)
+
+    return run
+
+
+@njit(**_OPTIONS)
+def _about_median(piece, start, stop, rows, totals, n, low, high):  # noqa: ANN001, ANN202
+    centre = np.empty(max(stop - start, LANES), rows.dtype)
+    for column in range(start, stop, LANES):
+        first = min(column, stop - LANES)
+        statistic(rows, first, centre, max(first - start, 0), n, 0, MEDIAN, low, high)
+    _add_products(rows, start, stop, centre[max(start - stop + LANES, 0):], totals[piece])
+
+
+@njit(**_OPTIONS)
+def in_cache(threads, done, cut, *arguments):  # noqa: ANN001, ANN002, ANN201
+    share(_in_cache, arguments, threads, done, cut)
+
+
+@njit(**_OPTIONS)
+def _in_cache(piece, start, stop, rows, out, bad, steps, what, f, low, high):  # noqa: ANN001, ANN202
+    """out[k] = a statistic of rows[:, k]; bad[piece] = 0.0, or NaN where a value was not finite.
 
     Args:
         rows: (n, d) float32 or float64.
+        out: (d,) of that dtype.
+        bad: (q,) float64.
         steps: (s, 2) int32, the network that puts the ranks that are needed in their places.
         what: MEDIAN (midpoint of the ranks low and high), TRIMMED, MEAMED or PHOCAS.
     """
@@ -54,7 +106,7 @@ def in_cache(rows, start, stop, steps, what, f, low, high, out):  # noqa: ANN001
     block = np.empty((n, BLOCK), rows.dtype)
     check, centre, shift = np.zeros(BLOCK, rows.dtype), np.empty(BLOCK), np.empty(BLOCK)
     for column in range(start, stop, BLOCK):
-        width, place = min(BLOCK, stop - column), column - start
+        width = min(BLOCK, stop - column)
         for i in range(n):
             row, values = rows[i, column : column + width], block[i]
             for k in range(width):
@@ -62,7 +114,7 @@ def in_cache(rows, start, stop, steps, what, f, low, high, out):  # noqa: ANN001
                 check[k] += row[k] - row[k]
         _exchange(block, width, steps)
         if what == MEDIAN and low == high:
-            out[place : place + width] = block[low, :width]
+            out[column : column + width] = block[low, :width]
             continue
         if what in (MEDIAN, MEAMED):
             lower, upper = block[low], block[high]
@@ -78,8 +130,8 @@ def in_cache(rows, start, stop, steps, what, f, low, high, out):  # noqa: ANN001
                 centre[k] /= n - 2 * f
         if what in (MEAMED, PHOCAS):
             _nearest(block, width, kept, centre, shift)
-        out[place : place + width] = centre[:width]
-    return check.sum()
+        out[column : column + width] = centre[:width]
+    bad[piece] = check.sum()
 
 
 @njit(**_OPTIONS)
@@ -116,79 +168,89 @@ def _nearest(block, width, kept, centre, shift):  # noqa: ANN001, ANN202
 
 
 @njit(**_OPTIONS)
-def products(rows, start, stop, centre, gram):  # noqa: ANN001, ANN201
-    """Add to gram (p, p) the inner products of rows and origin less `centre`, over columns start..stop-1.
+def products(threads, done, cut, *arguments):  # noqa: ANN001, ANN002, ANN201
+    share(_products, arguments, threads, done, cut)
 
-    p is n + 1 rounded up to TILE. float64; the upper triangle, by tiles. centre[0] belongs to `start`.
+
+@njit(**_OPTIONS)
+def _products(piece, start, stop, rows, centre, totals):  # noqa: ANN001, ANN202
+    """totals[piece] = the inner products of rows and origin less `centre`, over a piece's columns.
+
+    Args:
+        centre: (d,) in the rows' dtype.
+        totals: (q, p, p) float64 zeros, p being n + 1 rounded up to TILE; the upper triangles, by tiles.
     """
-    n, points = rows.shape[0], len(gram)
-    block = np.zeros((points, PITCH))
-    for column in range(start, stop, BLOCK):
-        width, offset = min(BLOCK, stop - column), column - start
-        about = centre[offset : offset + width]
+    _add_products(rows, start, stop, centre[start:stop], totals[piece])
+
+
+@njit(inline="always", **_OPTIONS)
+def _add_products(rows, start, stop, centre, gram):  # noqa: ANN001, ANN202
+    """Tiles of GROUP rows of tiles are made in turn: their rows stay in the first cache."""
+    n, tiles = rows.shape[0], len(gram) // TILE
+    block, sums = _aligned(len(gram), NARROW + 8), _aligned(tiles * tiles, TILE * TILE * LANES_64)
+    for column in range(start, stop, NARROW):
+        width, offset = min(NARROW, stop - column), column - start
+        even = width - width % LANES_64
         for i in range(n):
-            row, values = rows[i, column : column + width], block[i]
-            for k in range(width):
-                values[k] = np.float64(row[k]) - np.float64(about[k])
-        origin = block[n]
+            differences(rows, i, column, even, centre, offset, block)
+            for k in range(even, width):
+                block[i, k] = np.float64(rows[i, column + k]) - np.float64(centre[offset + k])
         for k in range(width):
-            origin[k] = -np.float64(about[k])
+            block[n, k] = -np.float64(centre[offset + k])
         block[:, width:] = 0
-        for i in range(0, points, TILE):
-            for j in range(i, points, TILE):
-                dots(block, i, j, width, gram)
+        for first in range(0, tiles, GROUP):
+            for j in range(first, tiles):
+                for i in range(first, min(first + GROUP, j + 1)):
+                    dots(block, i * TILE, j * TILE, width, sums, i * tiles + j)
+    for i in range(len(gram)):
+        for j in range(len(gram)):
+            lanes = (i % TILE * TILE + j % TILE) * LANES_64
+            for lane in range(lanes, lanes + LANES_64):
+                gram[i, j] += sums[i // TILE * tiles + j // TILE, lane]
 
 
-@njit(fastmath={"contract"}, **_OPTIONS)
-def combine(rows, weights, used, counts, divisors, start, stop, out, place):  # noqa: ANN001, ANN201
-    """out[v, place + k] = sum over i of weights[v, i] rows[i, start + k], over divisors[v]; row by row.
+@njit(**_OPTIONS)
+def combine(threads, done, cut, *arguments):  # noqa: ANN001, ANN002, ANN201
+    share(_combine, arguments, threads, done, cut)
 
-    Four rows at a time, to read the sums less often.
+
+@njit(**_OPTIONS)
+def _combine(piece, start, stop, rows, weights, used, counts, divisors, out):  # noqa: ANN001, ANN202
+    """out[v, k] = sum over i of weights[v, i] rows[i, k], over divisors[v], in float64, row after row.
 
     Args:
         weights: (m, n) float64.
         used: (m, n) int64, first the rows whose weight is not 0, ascending; no other is looked at.
         counts, divisors: (m,) int64 and float64, how many those are, and what their sum is divided by.
+        out: (m, d) in the rows' dtype.
     """
-    total = np.empty(BLOCK)
     for column in range(start, stop, BLOCK):
-        width, here = min(BLOCK, stop - column), place + column - start
+        last = min(column + BLOCK, stop)
+        wide = last - (last - column) % WIDE
         for v in range(len(weights)):
-            total[:] = 0
-            weight, fours = weights[v], counts[v] // 4 * 4
-            for turn in range(0, fours, 4):
-                i, j, m, p = used[v, turn], used[v, turn + 1], used[v, turn + 2], used[v, turn + 3]
-                a, b, c, e = weight[i], weight[j], weight[m], weight[p]
-                x, y = rows[i, column : column + width], rows[j, column : column + width]
-                z, w = rows[m, column : column + width], rows[p, column : column + width]
-                for k in range(width):
-                    value = total[k] + a * np.float64(x[k])
-                    value = value + b * np.float64(y[k])
-                    value = value + c * np.float64(z[k])
-                    total[k] = value + e * np.float64(w[k])
-            for i in used[v, fours : counts[v]]:
-                a, x = weight[i], rows[i, column : column + width]
-                for k in range(width):
-                    total[k] += a * np.float64(x[k])
-            result = out[v, here : here + width]
-            for k in range(width):
-                result[k] = total[k] / divisors[v]
+            for k in range(column, wide, WIDE):
+                weighted_sum(rows, k, weights, used, counts, divisors, v, out, WIDE)
+            for k in range(wide, last):
+                weighted_sum(rows, k, weights, used, counts, divisors, v, out, 1)
 
 
 @njit(**_OPTIONS)
-def mix(rows, weights, start, stop, out, place):  # noqa: ANN001, ANN201
-    """`combine` by tiles, weights of 0 multiplied, too, and divisors of 1: the same bits where it returns True.
+def mix(threads, done, cut, *arguments):  # noqa: ANN001, ANN002, ANN201
+    share(_mix, arguments, threads, done, cut)
+
+
+@njit(**_OPTIONS)
+def _mix(piece, start, stop, rows, weights, out, bad):  # noqa: ANN001, ANN202
+    """`_combine` by tiles, weights of 0 multiplied, too, and divisors of 1: the same bits if all is finite.
 
     Args:
         weights: (m, n) float64, m a multiple of TILE; the first len(out) are meant.
-
-    Returns:
-        Whether all values are finite; where not, `out` means nothing.
+        bad: (q,) float64; bad[piece] = 0.0, or NaN where a value was not finite (and `out` means nothing).
     """
     n, check = len(rows), np.zeros(PANEL)
-    sums, wide = np.empty((len(weights), PITCH)), np.empty((BLOCK // PANEL, n, PANEL))
+    sums, wide = _aligned(len(weights), PITCH), _aligned(BLOCK // PANEL, n * PANEL).reshape(-1, n, PANEL)
     for column in range(start, stop, BLOCK):
-        width, here = min(BLOCK, stop - column), place + column - start
+        width = min(BLOCK, stop - column)
         for i in range(n):
             for part in range(len(wide)):
                 first = column + part * PANEL
@@ -203,69 +265,80 @@ def mix(rows, weights, start, stop, out, place):  # noqa: ANN001, ANN201
             for first in range(0, len(weights), TILE):
                 panel(wide[part], weights, first, n, sums, part * PANEL)
         for v in range(len(out)):
-            result, total = out[v, here : here + width], sums[v]
+            result, total = out[v, column : column + width], sums[v]
             for k in range(width):
                 result[k] = total[k]
-    return check.sum() == 0
-
-
-@njit(fastmath={"reassoc", "contract", "nsz"}, **_OPTIONS)
-def norms(rows, centre, start, stop, squares):  # noqa: ANN001, ANN201
-    """Add to squares (n,) each row's squared distance from centre, centre[0] being `start`'s, in float64."""
-    for i in range(rows.shape[0]):
-        row, total = rows[i, start:stop], 0.0
-        for k in range(len(row)):
-            away = np.float64(row[k]) - np.float64(centre[k])
-            total += away * away
-        squares[i] += total
+    bad[piece] = check.sum()
 
 
 @njit(**_OPTIONS)
-def signs(rows, start, stop, counts):  # noqa: ANN001, ANN201
-    """Add to counts (n, 2) int64 how many of each row's values are above 0, and below."""
+def norms(threads, done, cut, *arguments):  # noqa: ANN001, ANN002, ANN201
+    share(_norms, arguments, threads, done, cut)
+
+
+@njit(**_OPTIONS)
+def _norms(piece, start, stop, rows, centre, distances):  # noqa: ANN001, ANN202
+    """distances[piece, i] = squared distance of rows[i] from centre (d,), in float64; distances: (q, n)."""
+    distances[piece] = 0
+    for column in range(start, stop, BLOCK):
+        last = min(column + BLOCK, stop)
+        wide = last - (last - column) % WIDE
+        for i in range(rows.shape[0]):
+            total = squares(rows, i, column, wide - column, centre)
+            for k in range(wide, last):
+                away = np.float64(rows[i, k]) - np.float64(centre[k])
+                total += away * away
+            distances[piece, i] += total
+
+
+@njit(**_OPTIONS)
+def signs(threads, done, cut, *arguments):  # noqa: ANN001, ANN002, ANN201
+    share(_signs, arguments, threads, done, cut)
+
+
+@njit(**_OPTIONS)
+def _signs(piece, start, stop, rows, counts):  # noqa: ANN001, ANN202
+    """counts[piece, i] = how many values of rows[i] are above 0, and below; counts: (q, n, 2) int64."""
     for i in range(rows.shape[0]):
         row, above, below = rows[i, start:stop], 0, 0
         for k in range(len(row)):
             above += row[k] > 0
             below += row[k] < 0
-        counts[i, 0] += above
-        counts[i, 1] += below
+        counts[piece, i, 0] = above
+        counts[piece, i, 1] = below
 
 
 @njit(**_OPTIONS)
-def finite_means(rows, start, stop, out):  # noqa: ANN001, ANN201
-    """out[k] = mean of the finite values of rows[:, start + k], float64 row by row; 0 where none is.
+def finite_means(threads, done, cut, *arguments):  # noqa: ANN001, ANN002, ANN201
+    share(_finite_means, arguments, threads, done, cut)
 
-    A block is looked at value by value only where its sum is not finite.
-    """
-    n, total, count = len(rows), np.empty(BLOCK), np.empty(BLOCK)
+
+@njit(**_OPTIONS)
+def _finite_means(piece, start, stop, rows, out):  # noqa: ANN001, ANN202
+    """out[k] = mean of the finite values of rows[:, k], float64 row by row; 0 where none is."""
+    total, count = np.empty(BLOCK), np.empty(BLOCK)
     for column in range(start, stop, BLOCK):
-        width, block = min(BLOCK, stop - column), rows[:, column : column + BLOCK]
-        total[:] = 0
-        for i in range(n):
-            row = block[i]
-            for k in range(width):
-                total[k] += np.float64(row[k])
-        result = out[column - start : column - start + width]
-        for k in range(width):
-            result[k] = total[k] / n
-        if np.isfinite(total[:width].sum()):
-            continue
+        width = min(BLOCK, stop - column)
         total[:] = 0
         count[:] = 0
-        for i in range(n):
-            row = block[i]
+        for i in range(len(rows)):
+            row = rows[i, column : column + width]
             for k in range(width):
                 finite = row[k] - row[k] == 0
                 total[k] += np.float64(row[k]) if finite else 0.0
                 count[k] += 1.0 if finite else 0.0
         for k in range(width):
-            result[k] = total[k] / max(count[k], 1.0)
+            out[column + k] = total[k] / max(count[k], 1.0)
 
 
 @njit(**_OPTIONS)
-def majorities(rows, left_out, start, stop, out):  # noqa: ANN001, ANN201
-    """out[k] = the sign, -1, 0 or 1, that most values of rows[:, start + k] have; left_out: (n,) bool."""
+def majorities(threads, done, cut, *arguments):  # noqa: ANN001, ANN002, ANN201
+    share(_majorities, arguments, threads, done, cut)
+
+
+@njit(**_OPTIONS)
+def _majorities(piece, start, stop, rows, out, left_out):  # noqa: ANN001, ANN202
+    """out[k] = the sign, -1, 0 or 1, that most values of rows[:, k] have; left_out: (n,) bool."""
     votes = np.empty(BLOCK, np.int32)
     for column in range(start, stop, BLOCK):
         width = min(BLOCK, stop - column)
@@ -275,6 +348,6 @@ def majorities(rows, left_out, start, stop, out):  # noqa: ANN001, ANN201
                 row = rows[i, column : column + width]
                 for k in range(width):
                     votes[k] += np.int32(row[k] > 0) - np.int32(row[k] < 0)
-        result = out[column - start : column - start + width]
+        result = out[column : column + width]
         for k in range(width):
             result[k] = np.sign(votes[k])

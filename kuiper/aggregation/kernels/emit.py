@@ -56,6 +56,14 @@ def statistic(typing: Any, rows: Any, column: Any, out: Any, place: Any, n: Any,
     return signature, generate
 
 
+def prefetch(builder: Any, address: Any) -> None:
+    """Into the second cache: rows are more streams than a processor foresees by itself."""
+    kind = ir.FunctionType(ir.VoidType(), [_BYTES, _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    constants = [ir.Constant(_I32, value) for value in (0, 2, 1)]
+    builder.call(function, [builder.inttoptr(address, _BYTES), *constants])
+
+
 class _Emitter:
     """Vectors of LANES values of one dtype."""
 
@@ -74,17 +82,10 @@ class _Emitter:
         for row in range(n):
             address = builder.add(base, builder.mul(stride, ir.Constant(_I64, row)))
             value = builder.load(builder.inttoptr(address, self.vector.as_pointer()), align=self.bytes)
-            self.prefetch(builder.add(address, ir.Constant(_I64, AHEAD * LANES * self.bytes)))
+            prefetch(builder, builder.add(address, ir.Constant(_I64, AHEAD * LANES * self.bytes)))
             bad = builder.fadd(bad, builder.fmul(value, zero, flags=["contract"]), flags=["contract"])
             values.append(value)
         return values, bad
-
-    def prefetch(self, address: Any) -> None:
-        """Into the second cache: rows are more streams than a processor foresees by itself."""
-        kind = ir.FunctionType(ir.VoidType(), [_BYTES, _I32, _I32, _I32])
-        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
-        constants = [ir.Constant(_I32, value) for value in (0, 2, 1)]
-        self.builder.call(function, [self.builder.inttoptr(address, _BYTES), *constants])
 
     def store(self, value: Any, pointer: Any) -> None:
         pointer = self.builder.bitcast(pointer, self.vector.as_pointer())

@@ -28,30 +28,28 @@ _FUSED = ("contract",)
 
 
 @intrinsic
-def dots(typing: Any, block: Any, i: Any, j: Any, width: Any, gram: Any) -> Any:
-    """gram[i + r, j + c] += block[i + r, :width] . block[j + c, :width] for r, c < TILE.
+def dots(typing: Any, block: Any, i: Any, j: Any, width: Any, sums: Any, tile: Any) -> Any:
+    """sums[tile, TILE r + c] += block[i + r, :width] * block[j + c, :width] for r, c < TILE, lane by lane.
 
     Args:
         block: (p, w) float64, unit stride; zero from `width` on to the next multiple of LANES.
-        gram: (p, p) float64.
+        sums: (t, TILE TILE LANES) float64, contiguous.
     """
-    signature = types.void(block, i, j, width, gram)
+    signature = types.void(block, i, j, width, sums, tile)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         points = _Matrix(context, builder, signature.args[0], arguments[0])
-        target = _Matrix(context, builder, signature.args[4], arguments[4])
+        target = _Matrix(context, builder, signature.args[4], arguments[4]).row(arguments[5], 0)
         left = [points.row(arguments[1], r) for r in range(TILE)]
         right = [points.row(arguments[2], c) for c in range(TILE)]
-        totals = _totals(builder)
-        with _steps(builder, arguments[3], LANES) as k:
+        places = [[_ahead(builder, target, (TILE * r + c) * LANES) for c in range(TILE)] for r in range(TILE)]
+        totals = [[cgutils.alloca_once_value(builder, _vector(builder, place)) for place in row] for row in places]
+        with steps(builder, arguments[3], LANES) as k:
             xs, ys = ([_vector(builder, builder.gep(row, [k])) for row in rows] for rows in (left, right))
             _accumulate(builder, totals, xs, ys)
-        for r in range(TILE):
-            row = target.row(arguments[1], r)
-            for c in range(TILE):
-                place = builder.gep(row, [builder.add(arguments[2], ir.Constant(_I64, c))])
-                total = _sum(builder, builder.load(totals[r][c]))
-                builder.store(builder.fadd(builder.load(place), total), place)
+        for row, some in zip(places, totals, strict=True):
+            for place, total in zip(row, some, strict=True):
+                _store(builder, builder.load(total), place)
         return context.get_dummy_value()
 
     return signature, generate
@@ -73,7 +71,7 @@ def panel(typing: Any, rows: Any, weights: Any, first: Any, n: Any, sums: Any, c
                                    for place in (0, 1, 4))
         left = [factors.row(arguments[2], r) for r in range(TILE)]
         totals = _totals(builder)
-        with _steps(builder, arguments[3], 1) as i:
+        with steps(builder, arguments[3], 1) as i:
             row = source.row(i, 0)
             ys = [_vector(builder, _ahead(builder, row, c * LANES)) for c in range(TILE)]
             xs = [_spread(builder, builder.load(builder.gep(one, [i]))) for one in left]
@@ -81,8 +79,7 @@ def panel(typing: Any, rows: Any, weights: Any, first: Any, n: Any, sums: Any, c
         for r in range(TILE):
             row = builder.gep(target.row(arguments[2], r), [arguments[5]])
             for c in range(TILE):
-                place = builder.bitcast(_ahead(builder, row, c * LANES), _VECTOR.as_pointer())
-                builder.store(builder.load(totals[r][c]), place, align=8)
+                _store(builder, builder.load(totals[r][c]), _ahead(builder, row, c * LANES))
         return context.get_dummy_value()
 
     return signature, generate
@@ -104,7 +101,7 @@ class _Matrix:
 
 
 @contextmanager
-def _steps(builder: Any, stop: Any, step: int) -> Iterator[Any]:
+def steps(builder: Any, stop: Any, step: int) -> Iterator[Any]:
     with cgutils.for_range_slice(builder, ir.Constant(_I64, 0), stop, ir.Constant(_I64, step)) as (index, _):
         yield index
 
@@ -118,8 +115,23 @@ def _totals(builder: Any) -> list[list[Any]]:
 def _accumulate(builder: Any, totals: list[list[Any]], xs: list[Any], ys: list[Any]) -> None:
     for r, x in enumerate(xs):
         for c, y in enumerate(ys):
-            product = builder.fmul(x, y, flags=_FUSED)
-            builder.store(builder.fadd(builder.load(totals[r][c]), product, flags=_FUSED), totals[r][c])
+            builder.store(fused(builder, builder.load(totals[r][c]), x, y), totals[r][c])
+
+
+def fused(builder: Any, total: Any, x: Any, y: Any) -> Any:
+    """total + x y, rounded once where the machine can."""
+    return builder.fadd(total, builder.fmul(x, y, flags=_FUSED), flags=_FUSED)
+
+
+def total(builder: Any, vector: Any) -> Any:
+    """Of a vector's lanes: halves are added until one is left."""
+    lanes = LANES
+    while lanes > 1:
+        lanes //= 2
+        halves = [ir.Constant(ir.VectorType(_I32, lanes), list(range(start, start + lanes)))
+                  for start in (0, lanes)]
+        vector = builder.fadd(*(builder.shuffle_vector(vector, vector, half) for half in halves))
+    return builder.extract_element(vector, ir.Constant(_I32, 0))
 
 
 def _ahead(builder: Any, pointer: Any, values: int) -> Any:
@@ -130,18 +142,11 @@ def _vector(builder: Any, pointer: Any) -> Any:
     return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=8)
 
 
+def _store(builder: Any, vector: Any, pointer: Any) -> None:
+    builder.store(vector, builder.bitcast(pointer, _VECTOR.as_pointer()), align=8)
+
+
 def _spread(builder: Any, value: Any) -> Any:
     """A vector of one value."""
     one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(_I32, 0))
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
-
-
-def _sum(builder: Any, vector: Any) -> Any:
-    """Of a vector's lanes: halves are added until one is left."""
-    lanes = LANES
-    while lanes > 1:
-        lanes //= 2
-        halves = [ir.Constant(ir.VectorType(_I32, lanes), list(range(start, start + lanes)))
-                  for start in (0, lanes)]
-        vector = builder.fadd(*(builder.shuffle_vector(vector, vector, half) for half in halves))
-    return builder.extract_element(vector, ir.Constant(_I32, 0))
