@@ -22,7 +22,7 @@ _WIDTH = 1 << 18
 
 
 def statistic(rule: str, what: str, rows_nd: Tensor, f: int, *, low: int | None = None,
-              high: int | None = None) -> Tensor:
+              high: int | None = None, chosen: Sequence[int] | None = None) -> Tensor:
     """A statistic of every coordinate, (d,) in the rows' dtype and on their device.
 
     Args:
@@ -32,27 +32,29 @@ def statistic(rule: str, what: str, rows_nd: Tensor, f: int, *, low: int | None 
             equally near: the lower).
         rows_nd: any float dtype; not changed. Rows that are not finite are ordered last everywhere.
         low, high: ranks of the median, from 0; None for the middle ones.
+        chosen: rows that are looked at, once or more often; None for all.
 
     Raises:
         JobFailed: more than f rows are not finite.
     """
-    n = len(rows_nd)
+    n = len(rows_nd) if chosen is None else len(chosen)
     low, high = (n - 1) // 2 if low is None else low, n // 2 if high is None else high
     compute = kernels.statistic if rows_nd.device.type == "cpu" else in_blocks
-    result = compute(rows_nd, what, f, low, high)
+    result = compute(rows_nd, what, f, low, high, (), chosen)
     if result is None:
-        result = compute(rows_nd, what, f, low, high, infinitely_far(rule, rows_nd, f))
+        result = compute(rows_nd, what, f, low, high, infinitely_far(rule, rows_nd, f), chosen)
     return result
 
 
 def in_blocks(rows_nd: Tensor, what: str, f: int, low: int, high: int,
-              last: Sequence[int] | None = None) -> Tensor | None:
+              last: Sequence[int] = (), chosen: Sequence[int] | None = None) -> Tensor | None:
     """What `kernels.statistic` gives, in torch: for other devices, and to check the kernels by."""
-    n, d = rows_nd.shape
+    chosen = range(len(rows_nd)) if chosen is None else chosen
+    n, d = len(chosen), rows_nd.shape[1]
     result = torch.empty(d, dtype=rows_nd.dtype, device=rows_nd.device)
-    if last is None and not rows_nd.sum(1, dtype=torch.float64).isfinite().all():
+    if not last and not rows_nd.sum(1, dtype=torch.float64).isfinite().all():
         return None
-    for columns, values in _ordered(rows_nd, what, f, low, high, last or ()):
+    for columns, values in _ordered(rows_nd, what, f, low, high, last, chosen):
         if what == "median":
             result[columns] = values[low] if low == high else _midpoint(values[low], values[high])
             continue
@@ -61,10 +63,10 @@ def in_blocks(rows_nd: Tensor, what: str, f: int, low: int, high: int,
     return result
 
 
-def _ordered(rows_nd: Tensor, what: str, f: int, low: int, high: int, last: Sequence[int]
+def _ordered(rows_nd: Tensor, what: str, f: int, low: int, high: int, last: Sequence[int], chosen: Sequence[int]
              ) -> Iterator[tuple[slice, list[Tensor]]]:
     """(columns, their n values of which the ranks that are needed are in place, each (w,))."""
-    n, d = rows_nd.shape
+    n, d = len(chosen), rows_nd.shape[1]
     wide = {"median": (low, high), "trimmed_mean": (f, n - f - 1)}.get(what, (0, n - 1))
     dtype = torch.float64 if rows_nd.dtype == torch.float64 else torch.float32
     width = min(d, max(1, min(_WIDTH, n * d // (8 * n) + 1)))
@@ -73,7 +75,7 @@ def _ordered(rows_nd: Tensor, what: str, f: int, low: int, high: int, last: Sequ
         block = rows_nd[:, columns].to(dtype, copy=True)
         for row in last:
             block[row] = math.inf
-        values = list(block)
+        values = [block[row] for row in chosen]
         for i, j in network(n, *wide):
             values[i], values[j] = torch.minimum(values[i], values[j]), torch.maximum(values[i], values[j])
         yield columns, values

@@ -102,7 +102,7 @@ def dnc(cloud: Cloud, f: int, *, iterations: int = 1, coordinates: int = 10_000,
         subset = cloud
         if coordinates < d:
             columns = np.sort(generator.choice(d, coordinates, replace=False))
-            subset = Cloud(cloud.rows_nd[:, columns], f, "dnc", cloud.mixture_mn)
+            subset = Cloud(cloud.rows_nd[:, torch.from_numpy(columns)], f, "dnc", cloud.mixture_mn)
         eigenvalue, projected = top_projections(subset.gram_mm, near.astype(float))
         score = np.where(near, projected / (eigenvalue or 1), np.inf)
         kept &= nearest(score, n - f) > 0

@@ -194,10 +194,15 @@ class Cloud:
         rows_nw = self.rows_nd[:, columns]
         if self.mixture_mn is None:
             return rows_nw
+        return combine(rows_nw, self.mixture_mn) if self.rows_picked is None else rows_nw[self.rows_picked]
+
+    @property
+    def rows_picked(self) -> list[int] | None:
+        """Which row each vector is; None where one is a mixture."""
+        if self.mixture_mn is None:
+            return list(range(len(self)))
         picked_m = self.mixture_mn.argmax(1)
-        if (self.mixture_mn == np.eye(len(rows_nw))[picked_m]).all():
-            return rows_nw[picked_m]
-        return combine(rows_nw, self.mixture_mn)
+        return picked_m.tolist() if (self.mixture_mn == np.eye(len(self.rows_nd))[picked_m]).all() else None
 
 
 Applied = tuple[Tensor, np.ndarray | None]

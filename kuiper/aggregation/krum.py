@@ -140,8 +140,11 @@ def _bulyan(cloud: Cloud, f: int, *, m: int | None, variant: str) -> Applied:
     """Bulyan of a cloud, its second phase a few columns at a time; and how often each vector was picked."""
     picked = selected_by_bulyan(cloud, f, m=m, variant=variant)
     low = len(picked) // 2 if variant == "garfield" else None
-    blocks = cloud.mixed(picked, f).blocks()
-    judged = [statistic("bulyan", "meamed", block, 2 * f, low=low, high=low) for block in blocks]
+    selection = cloud.mixed(picked, f)
+    if (rows := selection.rows_picked) is not None:
+        judged = statistic("bulyan", "meamed", cloud.rows_nd, 2 * f, low=low, high=low, chosen=rows)
+        return judged, picked.sum(0)
+    judged = [statistic("bulyan", "meamed", block, 2 * f, low=low, high=low) for block in selection.blocks()]
     return torch.cat(judged), picked.sum(0)
 
 

@@ -95,8 +95,10 @@ def condense(rows_nd: Tensor, f: int, *, p: float = 0.9,
     require("condense", len(rows_nd), f, factor=2, plus=2)
     if not 0 <= p <= 1:
         raise SpecError(f"condense: p = {p} is not within 0..1", "give a probability")
-    far = infinitely_far("condense", rows_nd, f)
-    first = next(i for i in range(len(rows_nd)) if i not in far)
+    first = 0
+    if not rows_nd[0].isfinite().all():
+        far = infinitely_far("condense", rows_nd, f)
+        first = next(i for i in range(len(rows_nd)) if i not in far)
     generator = generator or np.random.default_rng(0)
     taken_d = torch.from_numpy(generator.random(rows_nd.shape[1]) < p).to(rows_nd.device)
     return torch.where(taken_d, statistic("condense", "median", rows_nd, f), rows_nd[first])

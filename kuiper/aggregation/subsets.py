@@ -57,49 +57,42 @@ def mda(cloud: Cloud, f: int, *, search: str = "exact", limit: int = LIMIT) -> W
     low, high = 0, int(np.searchsorted(levels, diameter(_neighbourhood(cloud, kept, diameter))))
     while low < high:
         middle = (low + high) // 2
-        if _covered(squared > levels[middle], f, budget):
+        apart = squared > levels[middle]
+        if _covered(apart, apart.sum(0), f, budget):
             high = middle
         else:
             low = middle + 1
     return _first_subset(squared > levels[high], f, budget)
 
 
-def _covered(apart: np.ndarray, f: int, budget: _Budget) -> bool:
-    """Whether dropping at most f vertices leaves no edge."""
-    budget.spend()
-    degree = apart.sum(0)
-    vertex = int(degree.argmax())
-    if degree[vertex] == 0:
-        return True
-    if f == 0 or degree.sum() > 2 * f * degree[vertex]:
-        return False
-    if degree[vertex] <= f:
-        neighbours = np.flatnonzero(apart[vertex])
-        if _covered(_without(apart, neighbours), f - len(neighbours), budget):
-            return True
-    return _covered(_without(apart, vertex), f - 1, budget)
+def _covered(apart: np.ndarray, degree: np.ndarray, f: int, budget: _Budget) -> bool:
+    """Whether dropping at most f of the vertices of degree 0 or more leaves no edge; see `search.covered`."""
+    from kuiper.aggregation.kernels.search import covered
 
-
-def _without(apart: np.ndarray, vertices: int | np.ndarray) -> np.ndarray:
-    left = apart.copy()
-    left[vertices] = False
-    left[:, vertices] = False
-    return left
+    left = np.array([budget.left])
+    found = covered(apart, degree, f, left)
+    budget.spend(budget.left - int(left[0]))
+    return found
 
 
 def _first_subset(apart: np.ndarray, f: int, budget: _Budget) -> Weights:
     """The first n - f vertices, as a sorted list, of which no two are apart."""
-    kept, left, dropped = [], f, set()
+    from kuiper.aggregation.kernels.search import drop
+
+    kept, left, degree = [], f, apart.sum(0)
     for vertex in range(len(apart)):
-        if vertex in dropped:
+        if degree[vertex] < 0:
             continue
-        others = np.flatnonzero(apart[vertex])
-        if len(others) <= left and _covered(_without(apart, others), left - len(others), budget):
+        others = np.flatnonzero(apart[vertex] & (degree >= 0))
+        without = degree.copy()
+        for other in others:
+            drop(apart, without, other)
+        if len(others) <= left and _covered(apart, without.copy(), left - len(others), budget):
             kept.append(vertex)
+            degree, left = without, left - len(others)
         else:
-            others = np.array([vertex])
-        apart, left = _without(apart, others), left - len(others)
-        dropped.update(others.tolist())
+            drop(apart, degree, vertex)
+            left -= 1
     return _of(kept[: len(apart) - f], len(apart))
 
 

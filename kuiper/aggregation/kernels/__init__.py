@@ -23,8 +23,8 @@ _DENSE = 0.2
 """Part of the weights that are not 0, from which on all are multiplied."""
 
 
-def statistic(rows_nd: Tensor, what: str, f: int, low: int, high: int,
-              last: Sequence[int] = ()) -> Tensor | None:
+def statistic(rows_nd: Tensor, what: str, f: int, low: int, high: int, last: Sequence[int] = (),
+              chosen: Sequence[int] | None = None) -> Tensor | None:
     """A statistic of every column, (d,) in the rows' dtype; None where a row not in `last` is not finite.
 
     Args:
@@ -32,11 +32,13 @@ def statistic(rows_nd: Tensor, what: str, f: int, low: int, high: int,
         f: what a mean trims at each end, or leaves out.
         low, high: ranks whose midpoint is the median.
         last: rows that are ordered after all others in every column (the non-finite ones).
+        chosen: rows that are looked at, once or more often; None for all.
     """
+    order = np.arange(len(rows_nd)) if chosen is None else np.asarray(chosen, np.int64)
     result = torch.empty(rows_nd.shape[1], dtype=rows_nd.dtype)
     for part in parts(rows_nd, last, np.inf):
         with written(result, part) as out:
-            finite = _statistic(part, part.values, out, f, STATISTICS.index(what), low, high, rows_nd.numel())
+            finite = _statistic(part, order, out, f, STATISTICS.index(what), low, high, rows_nd.shape[1])
         if not (finite or last):
             return None
     return result
@@ -56,18 +58,18 @@ def gram(rows_nd: Tensor, centre_d: Tensor | None, median_of: int = 1, far: Sequ
 
     n = len(rows_nd)
     points = -(-(n + 1) // compiled.TILE) * compiled.TILE
-    low, high = (median_of - 1) // 2, median_of // 2
+    first, low, high = np.arange(median_of), (median_of - 1) // 2, median_of // 2
     total = np.zeros((points, points))
     for part in parts(rows_nd, far, 0):
         totals = np.zeros((part.pieces, points, points))
-        if centre_d is None and _in_registers(median_of, median_of * rows_nd.shape[1]):
-            part.share(compiled.about_median(median_of, low, high), part.values, totals)
+        if centre_d is None and _in_registers(median_of, rows_nd.shape[1]):
+            part.share(compiled.about_median(median_of, low, high), part.values, first, totals)
         else:
             if centre_d is not None:
                 centre = part.vector(centre_d)
             else:
                 centre = np.empty(part.values.shape[1], part.values.dtype)
-                _statistic(part, part.values[:median_of], centre, 0, 0, low, high, 0)
+                _statistic(part, first, centre, 0, 0, low, high, rows_nd.shape[1])
             part.share(compiled.products, part.values, centre, totals)
         with np.errstate(invalid="ignore", over="ignore"):
             for one in totals:
@@ -88,7 +90,7 @@ def combine(rows_nd: Tensor, weights_mn: np.ndarray, divisors_m: np.ndarray) -> 
     counts_m = np.count_nonzero(weights_mn, axis=1)
     used_mn = np.argsort(weights_mn == 0, axis=1, kind="stable")
     dense = vectors > 1 and counts_m.sum() > _DENSE * weights_mn.size and (divisors_m == 1).all()
-    padded = np.pad(weights_mn, ((0, -vectors % compiled.TILE), (0, 0)))
+    padded = np.pad(weights_mn, ((0, -vectors % compiled.TILE), (0, 0))) if dense else None
     for part in parts(rows_nd):
         bad = np.ones(part.pieces)
         with written(result, part) as out:
@@ -155,22 +157,22 @@ def squared_norms(rows_nd: Tensor, centre_d: Tensor | None = None) -> np.ndarray
     return total
 
 
-def _statistic(part: Part, rows: np.ndarray, out: np.ndarray, f: int, what: int, low: int, high: int,
-               values: int) -> bool:
+def _statistic(part: Part, chosen: np.ndarray, out: np.ndarray, f: int, what: int, low: int, high: int,
+               d: int) -> bool:
     """Into out, in registers where that is worth its compiling (same bits); whether all is finite."""
     from kuiper.aggregation.kernels import compiled
 
-    n, bad = len(rows), np.empty(part.pieces)
-    if _in_registers(n, values):
-        part.share(compiled.in_registers(n, f, what, low, high), rows, out, bad)
+    n, bad = len(chosen), np.empty(part.pieces)
+    if _in_registers(n, d):
+        part.share(compiled.in_registers(n, f, what, low, high), part.values, chosen, out, bad)
     else:
         steps = np.array(network(n, *ranks(n, f, what, low, high)), np.int32).reshape(-1, 2)
-        part.share(compiled.in_cache, rows, out, bad, steps, what, f, low, high)
+        part.share(compiled.in_cache, part.values, chosen, out, bad, steps, what, f, low, high)
     return not bad.any()
 
 
-def _in_registers(n: int, values: int) -> bool:
-    return n <= _IN_REGISTERS and values >= _WORTH_IT
+def _in_registers(n: int, d: int) -> bool:
+    return n <= _IN_REGISTERS and n * d >= _WORTH_IT
 
 
 def _empty(count: int, rows_nd: Tensor) -> Tensor:

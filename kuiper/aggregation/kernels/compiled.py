@@ -18,7 +18,7 @@ from numba import njit
 from kuiper.aggregation.kernels.emit import LANES, statistic
 from kuiper.aggregation.kernels.multiply import LANES as LANES_64
 from kuiper.aggregation.kernels.multiply import PANEL, TILE, dots, panel
-from kuiper.aggregation.kernels.stream import WIDE, differences, squares, weighted_sum
+from kuiper.aggregation.kernels.stream import WIDE, count_signs, differences, squares, weighted_sum
 from kuiper.aggregation.kernels.team import share
 
 BLOCK = 512
@@ -50,38 +50,38 @@ def in_registers(n: int, f: int, what: int, low: int, high: int) -> Callable[...
     """
 
     @njit(**_OPTIONS)
-    def run(threads, done, cut, rows, out, bad):  # noqa: ANN001, ANN202
-        share(_in_registers, (rows, out, bad, n, f, what, low, high), threads, done, cut)
+    def run(threads, done, cut, rows, chosen, out, bad):  # noqa: ANN001, ANN202
+        share(_in_registers, (rows, chosen, out, bad, n, f, what, low, high), threads, done, cut)
 
     return run
 
 
 @njit(**_OPTIONS)
-def _in_registers(piece, start, stop, rows, out, bad, n, f, what, low, high):  # noqa: ANN001, ANN202
+def _in_registers(piece, start, stop, rows, chosen, out, bad, n, f, what, low, high):  # noqa: ANN001, ANN202
     total = 0.0
     for column in range(start, stop, LANES):
         first = min(column, stop - LANES)
-        total += statistic(rows, first, out, first, n, f, what, low, high)
+        total += statistic(rows, chosen, first, out, first, n, f, what, low, high)
     bad[piece] = total
 
 
 @lru_cache(maxsize=256)
 def about_median(n: int, low: int, high: int) -> Callable[..., None]:
-    """`products` about the median of the first n rows; at least LANES columns."""
+    """`products` about the median of n rows, those `chosen`; at least LANES columns."""
 
     @njit(**_OPTIONS)
-    def run(threads, done, cut, rows, totals):  # noqa: ANN001, ANN202
-        share(_about_median, (rows, totals, n, low, high), threads, done, cut)
+    def run(threads, done, cut, rows, chosen, totals):  # noqa: ANN001, ANN202
+        share(_about_median, (rows, chosen, totals, n, low, high), threads, done, cut)
 
     return run
 
 
 @njit(**_OPTIONS)
-def _about_median(piece, start, stop, rows, totals, n, low, high):  # noqa: ANN001, ANN202
+def _about_median(piece, start, stop, rows, chosen, totals, n, low, high):  # noqa: ANN001, ANN202
     centre = np.empty(max(stop - start, LANES), rows.dtype)
     for column in range(start, stop, LANES):
         first = min(column, stop - LANES)
-        statistic(rows, first, centre, max(first - start, 0), n, 0, MEDIAN, low, high)
+        statistic(rows, chosen, first, centre, max(first - start, 0), n, 0, MEDIAN, low, high)
     _add_products(rows, start, stop, centre[max(start - stop + LANES, 0):], totals[piece])
 
 
@@ -91,24 +91,25 @@ def in_cache(threads, done, cut, *arguments):  # noqa: ANN001, ANN002, ANN201
 
 
 @njit(**_OPTIONS)
-def _in_cache(piece, start, stop, rows, out, bad, steps, what, f, low, high):  # noqa: ANN001, ANN202
-    """out[k] = a statistic of rows[:, k]; bad[piece] = 0.0, or NaN where a value was not finite.
+def _in_cache(piece, start, stop, rows, chosen, out, bad, steps, what, f, low, high):  # noqa: ANN001, ANN202
+    """out[k] = a statistic of rows[chosen, k]; bad[piece] = 0.0, or NaN where a value was not finite.
 
     Args:
-        rows: (n, d) float32 or float64.
-        out: (d,) of that dtype.
+        rows: (m, d) float32 or float64.
+        chosen: (n,) int64.
+        out: (d,) of the rows' dtype.
         bad: (q,) float64.
         steps: (s, 2) int32, the network that puts the ranks that are needed in their places.
         what: MEDIAN (midpoint of the ranks low and high), TRIMMED, MEAMED or PHOCAS.
     """
-    n = rows.shape[0]
+    n = len(chosen)
     kept = n - f
     block = np.empty((n, BLOCK), rows.dtype)
     check, centre, shift = np.zeros(BLOCK, rows.dtype), np.empty(BLOCK), np.empty(BLOCK)
     for column in range(start, stop, BLOCK):
         width = min(BLOCK, stop - column)
         for i in range(n):
-            row, values = rows[i, column : column + width], block[i]
+            row, values = rows[chosen[i], column : column + width], block[i]
             for k in range(width):
                 values[k] = row[k]
                 check[k] += row[k] - row[k]
@@ -299,13 +300,17 @@ def signs(threads, done, cut, *arguments):  # noqa: ANN001, ANN002, ANN201
 @njit(**_OPTIONS)
 def _signs(piece, start, stop, rows, counts):  # noqa: ANN001, ANN202
     """counts[piece, i] = how many values of rows[i] are above 0, and below; counts: (q, n, 2) int64."""
-    for i in range(rows.shape[0]):
-        row, above, below = rows[i, start:stop], 0, 0
-        for k in range(len(row)):
-            above += row[k] > 0
-            below += row[k] < 0
-        counts[piece, i, 0] = above
-        counts[piece, i, 1] = below
+    counts[piece] = 0
+    for column in range(start, stop, BLOCK):
+        last = min(column + BLOCK, stop)
+        wide = last - (last - column) % WIDE
+        for i in range(rows.shape[0]):
+            above, below = count_signs(rows, i, column, wide - column)
+            for k in range(wide, last):
+                above += rows[i, k] > 0
+                below += rows[i, k] < 0
+            counts[piece, i, 0] += above
+            counts[piece, i, 1] += below
 
 
 @njit(**_OPTIONS)

@@ -29,28 +29,30 @@ _WIDE = ir.VectorType(_F64, LANES)
 
 
 @intrinsic(prefer_literal=True)
-def statistic(typing: Any, rows: Any, column: Any, out: Any, place: Any, n: Any, f: Any, what: Any,
+def statistic(typing: Any, rows: Any, chosen: Any, column: Any, out: Any, place: Any, n: Any, f: Any, what: Any,
               low: Any, high: Any) -> Any:
-    """out[place : place + LANES] = a statistic of rows[:, column : column + LANES].
+    """out[place : place + LANES] = a statistic of rows[chosen, column : column + LANES].
 
     Args:
-        rows: (n, d) float32 or float64, unit stride along d.
+        rows: (m, d) float32 or float64, unit stride along d.
+        chosen: (n,) int64.
         out: (k,) of the same dtype.
         n, f, what, low, high: constants; `low` and `high` are the ranks whose midpoint is the median.
 
     Returns:
         0.0, or NaN where a value was not finite (and `out` means nothing).
     """
-    signature = types.float64(rows, column, out, place, n, f, what, low, high)
+    signature = types.float64(rows, chosen, column, out, place, n, f, what, low, high)
     constants = [literal.literal_value for literal in (n, f, what, low, high)]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emitter = _Emitter(context, builder, signature.args[0].dtype)
         source = context.make_array(signature.args[0])(context, builder, arguments[0])
-        target = context.make_array(signature.args[2])(context, builder, arguments[2])
-        values, bad = emitter.load(source, arguments[1], constants[0])
+        order = context.make_array(signature.args[1])(context, builder, arguments[1])
+        target = context.make_array(signature.args[3])(context, builder, arguments[3])
+        values, bad = emitter.load(source, order.data, arguments[2], constants[0])
         result = emitter.statistic(values, *constants)
-        emitter.store(result, builder.gep(target.data, [arguments[3]]))
+        emitter.store(result, builder.gep(target.data, [arguments[4]]))
         return emitter.total(bad)
 
     return signature, generate
@@ -73,14 +75,15 @@ class _Emitter:
         self.vector = ir.VectorType(self.scalar, LANES)
         self.bytes = dtype.bitwidth // 8
 
-    def load(self, array: Any, column: Any, n: int) -> tuple[list[Any], Any]:
-        """The n vectors of a column, and 0 x summed over them: NaN where one is not finite."""
+    def load(self, array: Any, chosen: Any, column: Any, n: int) -> tuple[list[Any], Any]:
+        """The vectors of n rows' columns, and 0 x summed over them: NaN where one is not finite."""
         builder, zero = self.builder, ir.Constant(self.vector, [0.0] * LANES)
         stride = cgutils.unpack_tuple(builder, array.strides)[0]
         base = builder.ptrtoint(builder.gep(array.data, [column]), _I64)
         values, bad = [], zero
         for row in range(n):
-            address = builder.add(base, builder.mul(stride, ir.Constant(_I64, row)))
+            index = builder.load(builder.gep(chosen, [ir.Constant(_I64, row)]))
+            address = builder.add(base, builder.mul(stride, index))
             value = builder.load(builder.inttoptr(address, self.vector.as_pointer()), align=self.bytes)
             prefetch(builder, builder.add(address, ir.Constant(_I64, AHEAD * LANES * self.bytes)))
             bad = builder.fadd(bad, builder.fmul(value, zero, flags=["contract"]), flags=["contract"])

@@ -1,10 +1,51 @@
-"""The branch and bound of SMEA, compiled: a set is given up as soon as its scatter is too large."""
+"""Branch and bound, compiled: MDA's vertex covers, and SMEA's sets, given up once their scatter is too large."""
 
 from __future__ import annotations
 
 import math
 
 from numba import njit
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def covered(apart, degree, most, left):  # noqa: ANN001, ANN201 - Numba infers them
+    """Whether dropping at most `most` vertices leaves no edge.
+
+    Args:
+        apart: (n, n) bool, symmetric: the edges, also those of vertices that were dropped.
+        degree: (n,) int64, edges to vertices that were not dropped, -1 for those that were; changed.
+        left: (1,) int64, branches that may be taken; below 0 when they were not enough (and False means nothing).
+    """
+    left[0] -= 1
+    if left[0] < 0:
+        return False
+    vertex, edges = 0, 0
+    for i in range(len(degree)):
+        edges += max(degree[i], 0)
+        if degree[i] > degree[vertex]:
+            vertex = i
+    if degree[vertex] <= 0:
+        return True
+    if most == 0 or edges > 2 * most * degree[vertex]:
+        return False
+    if degree[vertex] <= most:
+        without = degree.copy()
+        for i in range(len(degree)):
+            if apart[vertex, i] and degree[i] >= 0:
+                drop(apart, without, i)
+        if covered(apart, without, most - degree[vertex], left):
+            return True
+    drop(apart, degree, vertex)
+    return covered(apart, degree, most - 1, left)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def drop(apart, degree, vertex):  # noqa: ANN001, ANN201
+    """Take a vertex out of `degree`."""
+    degree[vertex] = -1
+    for i in range(len(degree)):
+        if apart[vertex, i] and degree[i] >= 0:
+            degree[i] -= 1
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

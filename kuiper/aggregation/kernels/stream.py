@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from kuiper.aggregation.kernels.emit import prefetch
 from kuiper.aggregation.kernels.multiply import LANES, fused, steps, total
 
-WIDE = 8 * LANES
+WIDE = 64
 """Columns that `weighted_sum` takes at a time, and of which `squares` takes a multiple."""
 AHEAD = 512
 """How many columns ahead rows are fetched where one is read after the other."""
@@ -112,6 +112,31 @@ def differences(typing: Any, rows: Any, row: Any, column: Any, width: Any, centr
     return signature, generate
 
 
+@intrinsic
+def count_signs(typing: Any, rows: Any, row: Any, column: Any, width: Any) -> Any:
+    """How many of rows[row, column : column + width] are above 0, and below; width a multiple of WIDE."""
+    signature = types.UniTuple(types.int64, 2)(rows, row, column, width)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source = _Array(context, builder, signature.args[0], arguments[0])
+        mask = ir.IntType(WIDE)
+        kind = ir.FunctionType(mask, [mask])
+        population = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.i{WIDE}")
+        counts = {sign: cgutils.alloca_once_value(builder, ir.Constant(_I64, 0)) for sign in "><"}
+        with steps(builder, arguments[3], WIDE) as k:
+            here = builder.add(arguments[2], k)
+            prefetch(builder, source.address(arguments[1], builder.add(here, ir.Constant(_I64, AHEAD))))
+            values = source.load(arguments[1], here, WIDE)
+            zero = ir.Constant(values.type, [0.0] * WIDE)
+            for sign, place in counts.items():
+                found = builder.bitcast(builder.fcmp_ordered(sign, values, zero), mask)
+                count = builder.zext(builder.call(population, [found]), _I64)
+                builder.store(builder.add(builder.load(place), count), place)
+        return context.make_tuple(builder, signature.return_type, [builder.load(place) for place in counts.values()])
+
+    return signature, generate
+
+
 class _Array:
     """An array of one or two dimensions with unit stride along the last."""
 
@@ -132,11 +157,15 @@ class _Array:
     def at(self, *indices: Any) -> Any:
         return self.builder.inttoptr(self.address(*indices), self.scalar.as_pointer())
 
-    def vector(self, row: Any, column: Any, lanes: int) -> Any:
-        """Some entries, as float64."""
+    def load(self, row: Any, column: Any, lanes: int) -> Any:
+        """Some entries."""
         kind = ir.VectorType(self.scalar, lanes)
         place = self.builder.inttoptr(self.address(row, column), kind.as_pointer())
-        value = self.builder.load(place, align=self.bytes)
+        return self.builder.load(place, align=self.bytes)
+
+    def vector(self, row: Any, column: Any, lanes: int) -> Any:
+        """Some entries, as float64."""
+        value = self.load(row, column, lanes)
         return value if self.scalar == _F64 else self.builder.fpext(value, ir.VectorType(_F64, lanes))
 
     def store(self, value: Any, row: Any, column: Any, lanes: int) -> None:
