@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
-import torch
 
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _WORD = 2**64 - 1
@@ -60,6 +59,11 @@ def permutation(seed: int, purpose: str, node: int | np.ndarray, step: int | np.
     return np.argsort(keys(seed, purpose, node, step, np.arange(size)), axis=-1)
 
 
+def chosen(seed: int, purpose: str, size: int, count: int) -> list[int]:
+    """Some of 0..size-1, ascending."""
+    return sorted(permutation(seed, purpose, 0, 0, size)[:count].tolist())
+
+
 def numpy_generator(seed: int, purpose: str, node: int = 0, step: int = 0) -> np.random.Generator:
     """A numpy generator for draws that are made rarely (a partition, a selection)."""
     return np.random.Generator(np.random.Philox(key=int(keys(seed, purpose, node, step))))
@@ -72,6 +76,8 @@ def seed_torch(seed: int, purpose: str, node: int = 0, step: int = 0) -> None:
 
 def key_torch(key: int) -> None:
     """Set torch's global generator to one of `keys`."""
+    import torch
+
     key &= 0x7FFFFFFFFFFFFFFF
     torch.default_generator.manual_seed(key)  # torch.manual_seed takes 0.2 ms where CUDA is not in use
     if torch.cuda.is_initialized():

@@ -133,13 +133,24 @@ def require_defined(pres: Sequence[Conf], rule: Conf, n: int, f: int) -> None:
 
 def distrust(pres: Sequence[Conf], rule: Conf) -> tuple[str, str]:
     """Why a rule does not find the row that it trusts behind pre-aggregators, and a remedy; or ("", "")."""
-    trusting = next((one for one in _within(rule) if one.get("_trusts_")), None)
+    trusting = trusts(rule)
     drawing = next((pre for pre in pres if pre.get("_reorders_")), None)
     if trusting is None or drawing is None:
         return "", ""
     row, drawn = trusting.get("reference", 0), drawing["_name_"]
     return (f"{trusting['_name_']} trusts row {row}, and behind {drawn} that is a mean of random rows",
             f"leave {drawn} out, or write nnm, which keeps rows in their places")
+
+
+def trusts(rule: Conf) -> Conf | None:
+    """The rule, of this one and those inside it, that takes a row on trust; None where none does."""
+    return next((one for one in _within(rule) if one.get("_trusts_")), None)
+
+
+def trusted(rule: Conf) -> int | None:
+    """The node whose row a rule trusts; None where it trusts none, or whichever row comes first."""
+    trusting = trusts(rule)
+    return None if trusting is None else trusting.get("reference")
 
 
 def _within(conf: Conf) -> Iterator[Conf]:

@@ -19,7 +19,7 @@ from kuiper.aggregation.apart import Apart
 from kuiper.aggregation.cloud import combine
 from kuiper.aggregation.rule import Rule
 from kuiper.algorithms.screen import Screen
-from kuiper.errors import RecordError
+from kuiper.errors import JobFailed, RecordError
 from kuiper.learner import Learner
 from kuiper.link import Channel, Gathered, Link
 from kuiper.optim import Optimizer, State
@@ -46,6 +46,7 @@ class Job:
             d is the width of a row, here and in all algorithms.
         rule: (rows (m, d), f, step) -> (d,), with what it keeps between steps; None for an algorithm without.
         averages: whether the rule is the plain mean, which FedAvg may weight.
+        trusted: the node whose row the rule trusts, by its place among the rows; None where it trusts none.
         keeper: of this process's checkpoints; by default none are kept.
         attack_state: what an omniscient attack keeps between gathers; replaced entry by entry.
         local_statistics: whether peers keep BatchNorm's statistics to themselves, where rows hold them.
@@ -66,6 +67,7 @@ class Job:
     learner: Learner
     rule: Rule | Apart | None
     averages: bool
+    trusted: int | None
     optimizer: Optimizer
     schedule: Callable[[int, int], float]
     selector: Any
@@ -225,6 +227,19 @@ class Algorithm(ABC):
             found["deviation"] = float((result.double() - mean)[parameters].norm())
             found["honest_norm"] = float(mean[parameters].norm())
         return {name: value for name, value in found.items() if value is not None}
+
+    def judged(self, step: int, gathered: Gathered, f: int) -> torch.Tensor:
+        """(d,) what the rule makes of a gather.
+
+        Raises:
+            JobFailed: the row that the rule trusts is missing, or not in its place; or the rule fails.
+        """
+        node, nodes = self.job.trusted, gathered.nodes
+        if node is not None and (len(nodes) <= node or nodes[node] != node):
+            missing = np.setdiff1d(np.arange(node + 1), nodes).tolist()
+            raise JobFailed(f"step {step}: the rule trusts row {node}, that of node {node}, and there is none of "
+                            f"nodes {missing}", "resume the job with these nodes, or choose a rule that trusts none")
+        return self.job.rule(gathered.rows, f, step)
 
     def _mean(self, rows: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
         """(d,) of rows (m, d); those of weight 0 are not looked at, and may hold anything."""

@@ -65,7 +65,7 @@ class FedAvg(Algorithm):
             with phase("aggregate"):
                 updates = self.screen.gathered(step, updates)
                 weights = self.weights(updates)
-                change = self.aggregate(step, updates.rows, weights)
+                change = self.aggregate(step, updates, weights)
                 theta = theta + change
             self.record(link, step, loss=self.honest_loss(updates), clients=updates.nodes.tolist(),
                         **self.under_attack(updates, change, weights))
@@ -90,12 +90,12 @@ class FedAvg(Algorithm):
         by_samples = self.job.averages and self.weighting == "samples"
         return updates.columns["samples"] if by_samples else np.ones(len(updates.nodes))
 
-    def aggregate(self, step: int, rows: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
+    def aggregate(self, step: int, updates: Gathered, weights: np.ndarray) -> torch.Tensor:
         """(d,) the mean update, or the rule's."""
-        job = self.job
-        if not job.averages:
-            return job.rule(rows, self._declared(len(rows)), step)
-        return job.learner.weighted_sum(rows, weights / weights.sum()).to(rows.dtype)
+        rows = updates.rows
+        if not self.job.averages:
+            return self.judged(step, updates, self._declared(len(rows)))
+        return self.job.learner.weighted_sum(rows, weights / weights.sum()).to(rows.dtype)
 
     def _declared(self, rows: int) -> int:
         return registry.of_cohort(self.job.f, len(self.job.nodes), rows)

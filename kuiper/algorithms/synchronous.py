@@ -61,7 +61,7 @@ class ParameterServer(Algorithm):
                 gathered = await link.gather(self.gradient, step, job.quorum, job.deadline, minimum)
             with phase("aggregate"):
                 rows = self.screen.gathered(step, gathered)
-                direction = job.rule(rows.rows, job.f, step)
+                direction = self.judged(step, rows, job.f)
                 theta, state = job.optimizer.step(theta, direction, state, self.lr_scale(step))
             self.record(link, step, loss=self.honest_loss(rows), **self.under_attack(rows, direction))
             if self.evaluates(step):

@@ -28,11 +28,12 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         ({"algorithm", *LENGTHS}, _length),
         (COUNTS, _counts),
         ({"num_workers", "num_byzantine", "byzantine"}, _byzantine),
-        ({"algorithm", "attack", "num_byzantine"}, _attack),
+        ({"algorithm", "attack", "num_byzantine", "num_workers"}, _attack),
         ({*COUNTS, "algorithm", "aggregator", "pre_aggregator", "attack"}, _stand_ins),
         ({"algorithm", "aggregator", "pre_aggregator", "quorum", "deadline"}, _unused),
         ({"algorithm", "num_workers"}, _clients),
-        ({"algorithm", "aggregator", "pre_aggregator"}, _trust),
+        ({"algorithm", "aggregator", "pre_aggregator"}, _places),
+        ({*COUNTS, "algorithm", "aggregator", "quorum", "deadline", "byzantine", "seed"}, _trust),
         ({*COUNTS, "quorum", "deadline", "algorithm", "aggregator", "pre_aggregator", "attack"}, _needs),
         ({"clock", "algorithm", "transport"}, _clock),
         ({"pool"}, _pool),
@@ -105,6 +106,10 @@ def _attack(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) ->
     if conf["num_byzantine"] == 0:
         report("attack", f"is {attack['_name_']}, and num_byzantine is 0: no node would attack",
                "write `num_byzantine: 1` or more, or `attack: none`")
+    derived, n, count = attack.get("_derives_"), conf["num_workers"], conf["num_byzantine"]
+    if derived and attack[derived] is None and not 0 < n - count - (n // 2 + 1 - count) < n - count:
+        report(f"attack.{derived}", f"is empty, and follows from n = {n} and {count} attackers only where n > 2 and "
+               "attackers are at most half", f"write a number as attack.{derived}, or lower num_byzantine")
     if attack.get("_uses_rule_") and not algorithm.get("_rule_"):
         report("attack", f"is {attack['_name_']}, which searches against the rule, and {algorithm['_name_']} has none",
                "choose another attack or algorithm parameter_server")
@@ -230,10 +235,37 @@ def _rows(conf: dict[str, Any], comes: Arrival, less: int) -> int:
     return comes.rows + less * (conf["quorum"] == "n-f")
 
 
-def _trust(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+def _places(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
     message, remedy = registry.distrust(conf["pre_aggregator"], conf["aggregator"])
     if message and conf["algorithm"].get("_rule_"):
         report("pre_aggregator", message, remedy)
+
+
+def _trust(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:
+    """The node whose row a rule trusts is honest, and its row always there."""
+    node, n = registry.trusted(conf["aggregator"]), conf["num_workers"]
+    if node is None or not conf["algorithm"].get("_rule_") or node >= n or conf["num_byzantine"] >= n:
+        return
+    trusting = registry.trusts(conf["aggregator"])["_name_"]
+    says = f"is {registry.names([conf['aggregator']])}, and {trusting} trusts the row of node {node}"
+    if conf["algorithm"].get("_family_") == "federated":
+        if arrival(conf).rows < n:
+            report("aggregator", f"{says}, which is not among every round's clients",
+                   "choose a rule that trusts no row")
+    elif conf["quorum"] is not None or conf["deadline"] is not None:
+        key = "quorum" if conf["quorum"] is not None else "deadline"
+        report("aggregator", f"{says}, which with a {key} may come too late",
+               f"leave {key} out, or choose a rule that trusts no row")
+    from kuiper import random
+
+    attackers = conf["byzantine"]
+    if attackers is None:
+        attackers = random.chosen(conf["seed"], "byzantine", n, conf["num_byzantine"])
+    if node in attackers:
+        honest = next(one for one in range(n) if one not in attackers)
+        drawn = "" if conf["byzantine"] is not None else f", drawn with seed {conf['seed']}"
+        report("aggregator", f"{says}, which is Byzantine{drawn}",
+               f"write `reference: {honest}` for {trusting}, an honest node")
 
 
 def _clock(conf: dict[str, Any], spec: Spec, simulate: bool, report: Report) -> None:

@@ -52,7 +52,7 @@ class Builder:
     def adversary(self) -> Adversary:
         group, listed = self.conf["attack"], self.conf["byzantine"]
         if listed is None:
-            listed = random.permutation(self.seed, "byzantine", 0, 0, self.n)[: self.conf["num_byzantine"]]
+            listed = random.chosen(self.seed, "byzantine", self.n, self.conf["num_byzantine"])
         attack = self.factory("attack") if group.get("_target_") else None
         federated = self.conf["algorithm"]["_family_"] == "federated"
         return Adversary(
@@ -124,6 +124,7 @@ class Builder:
             row_dtype=getattr(torch, conf["row_dtype"]),
             theta=learner.model.theta.clone(), learner=learner, rule=adversary.rule,
             averages=conf["aggregator"]["_name_"] == "average" and not conf["pre_aggregator"],
+            trusted=registry.trusted(conf["aggregator"]) if conf["algorithm"].get("_rule_") else None,
             optimizer=self.optimizer(learner), schedule=self.factory("schedule"),
             selector=self.make("selector"), recorder=recorder, keeper=keeper,
             local_statistics=conf["buffers"] == "local", attack_state=adversary.state)

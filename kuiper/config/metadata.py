@@ -19,6 +19,7 @@ METADATA: dict[str, Key] = {
     "_most_": Key("mapping", "parameter: {n: a, f: b, plus: c}, at most a n + b f + c"),
     "_rules_": Key("list", "parameters that are rules themselves", items="text"),
     "_divides_": Key("text", "the parameter by which a pre-aggregator divides the number of rows"),
+    "_derives_": Key("text", "an attack's parameter that, left empty, follows from n and the number of attackers"),
     "_trusts_": Key("bool", "whether a rule takes a row, by its place, on trust"),
     "_reorders_": Key("bool", "whether a pre-aggregator leaves no row in its place"),
     "_acts_on_": Key("text", "where an attack acts", choices=ACTS_ON),
@@ -34,7 +35,7 @@ METADATA: dict[str, Key] = {
     "_choices_": Key("mapping", "parameter: list of its only values"),
     "_types_": Key("mapping", "parameter: type, where the default is null"),
 }
-CARRIED = tuple(METADATA)[:16]  # into the resolved configuration
+CARRIED = tuple(METADATA)[:17]  # into the resolved configuration
 NEEDED = {
     "algorithm": ("_target_", "_family_", "_peers_", "_rule_", "_attacks_"),
     "aggregator": ("_target_", "_needs_"),

@@ -73,6 +73,13 @@ def test_up_to_f_are_survived_and_more_is_a_failure(tmp_path: Path) -> None:
     assert (Path(job["run_dir"]) / "ps" / "training_perf").exists()
 
 
+def test_the_trusted_worker_is_not_replaced_by_another(tmp_path: Path) -> None:
+    job = start(write_spec(tmp_path, "trusted", {**LONG, "aggregator": "monna", "f": 1}, 4))
+    kill(job, "worker_1")
+    wait_for(lambda: status(job)["state"] == "FAILED", 30)
+    assert "trusts row 0, that of node 0, and there is none of nodes [0]" in status(job)["reason"]
+
+
 def test_a_worker_that_stops_reading_and_writing_costs_only_its_rows(tmp_path: Path) -> None:
     """Stopped at odd moments, often inside a row of 4.5 MB; the hub's socket to it is full after a step."""
     conf = {**LONG, "model": {"mlp": {"hidden": [1024, 1024]}}, "aggregator": "average", "num_workers": 3,

@@ -94,7 +94,8 @@ class Stage:
             senders=np.setdiff1d(nodes, self.adversary.silent), byzantine=self.adversary.byzantine,
             f=len(self.adversary.byzantine), quorum=None, deadline=None,
             on_nan=None, row_dtype=torch.float32, theta=model.theta.clone(),
-            learner=self.learner, rule=make("average"), averages=True, optimizer=SGD(LR), schedule=constant,
+            learner=self.learner, rule=make("average"), averages=True, trusted=None,
+            optimizer=SGD(LR), schedule=constant,
             selector=Random(), recorder=Recorder(self.folder, "ps")), **self.changes)
 
     def play(self, make: Callable[..., Algorithm]) -> list[Tensor]:

@@ -55,6 +55,7 @@ LAYERS: dict[str, str] = {
 
 # Single modules that may import a single other one, inside a function only, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("config.bounds", "random"): "which nodes are Byzantine is drawn by seed; without torch",
     ("cluster.staging", "link.credentials"): "certificates are made on the submitter; without torch",
     ("cluster.account", "record.perf"): "what was brought is read back, as plain data",
     ("cli.collect", "record.perf"): "what was brought is read back, and refused if it holds more than plain data",
