@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from kuiper.aggregation._blas import on_one_thread
 from kuiper.aggregation.cloud import Cloud, Weights, in_n_space, majority
 from kuiper.aggregation.nearest import nearest
 from kuiper.errors import SpecError
@@ -48,6 +49,7 @@ def caf(cloud: Cloud, f: int) -> Weights:
     return best_m
 
 
+@on_one_thread
 def top_projections(gram_mm: np.ndarray, weights_m: np.ndarray) -> tuple[float, np.ndarray]:
     """Top eigenvalue of the weighted covariance of some vectors, and their squared projections on its vector.
 
@@ -57,11 +59,14 @@ def top_projections(gram_mm: np.ndarray, weights_m: np.ndarray) -> tuple[float, 
     mean_m = gram_mm @ share_m
     centred_mm = gram_mm - mean_m - mean_m[:, None] + share_m @ mean_m
     root_m = np.sqrt(share_m)
-    values, vectors = torch.linalg.eigh(torch.from_numpy(root_m[:, None] * centred_mm * root_m))
-    eigenvalue = max(float(values[-1]), 0.0)
+    from scipy.linalg import eigh
+
+    top = (len(root_m) - 1,) * 2
+    values, vectors = eigh(root_m[:, None] * centred_mm * root_m, subset_by_index=top, check_finite=False)
+    eigenvalue = max(float(values[0]), 0.0)
     if eigenvalue == 0:
         return 0.0, np.zeros(len(weights_m))
-    return eigenvalue, (centred_mm @ (root_m * vectors[:, -1].numpy())) ** 2 / eigenvalue
+    return eigenvalue, (centred_mm @ (root_m * vectors[:, 0])) ** 2 / eigenvalue
 
 
 @in_n_space

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from kuiper.aggregation import kernels
+from kuiper.aggregation._blas import on_one_thread
 from kuiper.aggregation._bounds import require
 from kuiper.aggregation._finite import refuse_beyond
 from kuiper.aggregation._order import statistic
@@ -101,7 +102,7 @@ class Cloud:
         gram_pp = self._products[0]
         if self.mixture_mn is None:
             return gram_pp[:-1, :-1] * ~self.far * ~self.far[:, None]
-        return self._points_mp @ gram_pp @ self._points_mp.T
+        return _between(self._points_mp, gram_pp)
 
     @cached_property
     def squared_mm(self) -> np.ndarray:
@@ -124,7 +125,7 @@ class Cloud:
         points = self._points_mp.copy()
         points[:, -1] -= 1
         points[self.far] = 0
-        return points @ self._products[0] @ points.T
+        return _between(points, self._products[0])
 
     def squared_norms(self) -> np.ndarray:
         """||x_i||^2, (m,), inf for those that are infinitely far: one read where nothing else is known."""
@@ -165,15 +166,14 @@ class Cloud:
 
     def mixed(self, weights_km: np.ndarray, f: int) -> Cloud:
         """The cloud of k mixtures of these vectors."""
-        mixture = weights_km if self.mixture_mn is None else weights_km @ self.mixture_mn
-        cloud = Cloud(self.rows_nd, f, self.rule, mixture, self.centre_d, self.median_of)
+        cloud = Cloud(self.rows_nd, f, self.rule, self.of(weights_km), self.centre_d, self.median_of)
         if "_products" in self.__dict__:
             cloud.__dict__["_products"] = self._products
         return cloud
 
     def of(self, weights_km: np.ndarray) -> np.ndarray:
         """Weights of the vectors as weights of the rows."""
-        return weights_km if self.mixture_mn is None else weights_km @ self.mixture_mn
+        return weights_km if self.mixture_mn is None else _times(weights_km, self.mixture_mn)
 
     def mean(self, weights: Weights) -> Tensor:
         """What a rule's weights give, (d,) in the rows' dtype; vectors of weight 0 are not looked at."""
@@ -292,6 +292,17 @@ def combine(rows_nd: Tensor, weights_mn: np.ndarray, divisors_m: Sequence[float]
     for columns in _blocks(*rows_nd.shape):
         result[:, columns] = (weights_mu @ rows_ud[:, columns].double()).to(rows_nd.dtype)
     return result
+
+
+@on_one_thread
+def _times(weights_km: np.ndarray, mixture_mn: np.ndarray) -> np.ndarray:
+    return weights_km @ mixture_mn
+
+
+@on_one_thread
+def _between(points_mp: np.ndarray, gram_pp: np.ndarray) -> np.ndarray:
+    """Inner products of combinations of the points."""
+    return points_mp @ gram_pp @ points_mp.T
 
 
 def _gram(rows_nd: Tensor, centre_d: Tensor | None, median_of: int = 1, far: Sequence[int] = ()) -> np.ndarray:

@@ -34,11 +34,11 @@ def statistic(rows_nd: Tensor, what: str, f: int, low: int, high: int, last: Seq
         last: rows that are ordered after all others in every column (the non-finite ones).
         chosen: rows that are looked at, once or more often; None for all.
     """
-    order = np.arange(len(rows_nd)) if chosen is None else np.asarray(chosen, np.int64)
+    picked = np.arange(len(rows_nd)) if chosen is None else np.asarray(chosen, np.int64)
     result = torch.empty(rows_nd.shape[1], dtype=rows_nd.dtype)
     for part in parts(rows_nd, last, np.inf):
         with written(result, part) as out:
-            finite = _statistic(part, order, out, f, STATISTICS.index(what), low, high, rows_nd.shape[1])
+            finite = _statistic(part, picked, out, f, STATISTICS.index(what), low, high, rows_nd.shape[1])
         if not (finite or last):
             return None
     return result
@@ -160,14 +160,14 @@ def squared_norms(rows_nd: Tensor, centre_d: Tensor | None = None) -> np.ndarray
 def _statistic(part: Part, chosen: np.ndarray, out: np.ndarray, f: int, what: int, low: int, high: int,
                d: int) -> bool:
     """Into out, in registers where that is worth its compiling (same bits); whether all is finite."""
-    from kuiper.aggregation.kernels import compiled
+    from kuiper.aggregation.kernels import order
 
     n, bad = len(chosen), np.empty(part.pieces)
     if _in_registers(n, d):
-        part.share(compiled.in_registers(n, f, what, low, high), part.values, chosen, out, bad)
+        part.share(order.in_registers(n, f, what, low, high), part.values, chosen, out, bad)
     else:
         steps = np.array(network(n, *ranks(n, f, what, low, high)), np.int32).reshape(-1, 2)
-        part.share(compiled.in_cache, part.values, chosen, out, bad, steps, what, f, low, high)
+        part.share(order.in_cache, part.values, chosen, out, bad, steps, what, f, low, high)
     return not bad.any()
 
 

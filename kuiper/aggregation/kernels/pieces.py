@@ -31,6 +31,7 @@ class Part:
         columns: which of the rows' columns are meant.
         first: where they begin in `values`.
         size: columns of a piece.
+        is_copy: padded with columns of zeros to at least LANES.
     """
 
     values: np.ndarray
