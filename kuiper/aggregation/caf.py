@@ -55,12 +55,12 @@ def top_projections(gram_mm: np.ndarray, weights_m: np.ndarray) -> tuple[float, 
 
     X^T C X and C^1/2 X X^T C^1/2 have the same eigenvalues: the second is n by n.
     """
+    from scipy.linalg import eigh
+
     share_m = weights_m / weights_m.sum()
     mean_m = gram_mm @ share_m
     centred_mm = gram_mm - mean_m - mean_m[:, None] + share_m @ mean_m
     root_m = np.sqrt(share_m)
-    from scipy.linalg import eigh
-
     top = (len(root_m) - 1,) * 2
     values, vectors = eigh(root_m[:, None] * centred_mm * root_m, subset_by_index=top, check_finite=False)
     eigenvalue = max(float(values[0]), 0.0)
