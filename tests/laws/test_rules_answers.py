@@ -212,6 +212,14 @@ def test_gram_products_are_exact(n: int, d: int) -> None:
     np.testing.assert_allclose(kernels.gram(rows, centre), wanted, rtol=1e-12, atol=1e-12)
 
 
+def test_gram_about_a_median_has_the_bits_of_one_about_that_point() -> None:
+    """In registers, where the median and the products of a piece are made together; and row by row elsewhere."""
+    rows = normal(5, 29, 40_009)
+    for first in (27, 3):  # 27 x 40,009 values are worth compiling for, 3 x are not
+        centre = kernels.statistic(rows[:first], "median", 0, (first - 1) // 2, first // 2)
+        np.testing.assert_array_equal(kernels.gram(rows, None, first), kernels.gram(rows, centre))
+
+
 def test_networks_sort() -> None:
     """The zero-one principle: what sorts all inputs of zeros and ones sorts everything."""
     for n in range(1, 13):
