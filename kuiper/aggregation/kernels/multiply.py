@@ -74,7 +74,7 @@ def panel(typing: Any, rows: Any, weights: Any, first: Any, n: Any, sums: Any, c
         with steps(builder, arguments[3], 1) as i:
             row = source.row(i, 0)
             ys = [_vector(builder, _ahead(builder, row, c * LANES)) for c in range(TILE)]
-            xs = [_spread(builder, builder.load(builder.gep(one, [i]))) for one in left]
+            xs = [spread(builder, builder.load(builder.gep(one, [i]))) for one in left]
             _accumulate(builder, totals, xs, ys)
         for r in range(TILE):
             row = builder.gep(target.row(arguments[2], r), [arguments[5]])
@@ -146,7 +146,7 @@ def _store(builder: Any, vector: Any, pointer: Any) -> None:
     builder.store(vector, builder.bitcast(pointer, _VECTOR.as_pointer()), align=8)
 
 
-def _spread(builder: Any, value: Any) -> Any:
+def spread(builder: Any, value: Any, lanes: int = LANES) -> Any:
     """A vector of one value."""
-    one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
+    one = builder.insert_element(ir.Constant(ir.VectorType(_F64, lanes), ir.Undefined), value, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))

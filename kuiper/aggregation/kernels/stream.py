@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kuiper.aggregation.kernels.emit import prefetch
-from kuiper.aggregation.kernels.multiply import LANES, fused, steps, total
+from kuiper.aggregation.kernels.multiply import LANES, fused, spread, steps, total
 
 WIDE = 64
 """Columns that `weighted_sum` takes at a time, and of which `squares` takes a multiple."""
@@ -47,14 +47,14 @@ def weighted_sum(typing: Any, rows: Any, column: Any, weights: Any, used: Any, c
         sums = [cgutils.alloca_once_value(builder, zero) for _ in range(columns.literal_value // lanes)]
         with steps(builder, builder.load(number.at(v)), 1) as turn:
             row = builder.load(order.at(v, turn))
-            weight = _spread(builder, builder.load(factors.at(v, row)), lanes)
+            weight = spread(builder, builder.load(factors.at(v, row)), lanes)
             for part, place in enumerate(sums):
                 here = builder.add(column, ir.Constant(_I64, part * lanes))
                 value = source.vector(row, here, lanes)
                 if part % 2 == 0:
                     prefetch(builder, source.address(row, builder.add(here, ir.Constant(_I64, AHEAD))))
                 builder.store(fused(builder, builder.load(place), weight, value), place)
-        by = _spread(builder, builder.load(divisor.at(v)), lanes)
+        by = spread(builder, builder.load(divisor.at(v)), lanes)
         for part, place in enumerate(sums):
             here = builder.add(column, ir.Constant(_I64, part * lanes))
             target.store(builder.fdiv(builder.load(place), by), v, here, lanes)
@@ -174,10 +174,3 @@ class _Array:
         value = value if self.scalar == _F64 else self.builder.fptrunc(value, kind)
         place = self.builder.inttoptr(self.address(row, column), kind.as_pointer())
         self.builder.store(value, place, align=self.bytes)
-
-
-def _spread(builder: Any, value: Any, lanes: int) -> Any:
-    """A vector of one value."""
-    kind, zero = ir.VectorType(_F64, lanes), ir.IntType(32)(0)
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, zero)
-    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
