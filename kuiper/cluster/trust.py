@@ -13,7 +13,7 @@ import paramiko
 from kuiper.cluster.files import locked, make_folder, write_bytes
 from kuiper.cluster.host import AT_ONCE, LOCAL, Address
 from kuiper.cluster.paths import known_hosts
-from kuiper.cluster.ssh import CONNECT_TIMEOUT, fingerprint, resolved
+from kuiper.cluster.login import CONNECT_TIMEOUT, fingerprint, resolved
 from kuiper.errors import HostError
 
 if TYPE_CHECKING:

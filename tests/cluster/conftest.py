@@ -10,7 +10,7 @@ import pytest
 
 from kuiper.cluster import agent
 from kuiper.cluster.host import connect
-from kuiper.cluster.ssh import Login
+from kuiper.cluster.login import Login
 from tests.cluster.lab import SSHD, Lab
 from tests.cluster.namespaces import lacking
 from tests.integration.test_faults import wait_for

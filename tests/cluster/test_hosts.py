@@ -19,7 +19,8 @@ import yaml
 
 from kuiper.cluster.host import Address, Host, LocalHost
 from kuiper.cluster.paths import known_hosts
-from kuiper.cluster.ssh import SESSIONS, SshHost
+from kuiper.cluster.login import SESSIONS
+from kuiper.cluster.ssh import SshHost
 from kuiper.errors import HostError, Unreachable
 from tests.cluster.lab import Lab, LabHost, keygen, listed
 from tests.cluster.sshd import signalled

@@ -43,7 +43,7 @@ def test_a_busy_sshd_is_asked_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
 
     def log_in(number: int) -> str:
         host = ssh.SshHost(where)
-        host._login = ssh.Login(where.host, where.user, where.port, where.key)  # as a submitter of its own
+        host._login = login.Login(where.host, where.user, where.port, where.key)  # as a submitter of its own
         try:
             return host.run(["echo", str(number)], 20).out
         finally:
