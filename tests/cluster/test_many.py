@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kuiper.cluster import agent, ssh, store
+from kuiper.cluster import agent, login, ssh, store
 from kuiper.cluster.host import AT_ONCE
 from kuiper.cluster.slots import Slots
 from kuiper.cluster.stop import stop
@@ -24,7 +24,7 @@ LOGINS = 60
 def test_more_hosts_than_connections(lab: Lab, tmp_path: Path) -> None:
     many = Lab.up(tmp_path / "many", HOSTS)
     try:
-        ssh.known_hosts().write_text(many.known_hosts())
+        login.known_hosts().write_text(many.known_hosts())
         with counted(many) as most:
             job = submit_idle(write_spec(many, "many", HOSTS))
             [status] = store.observe([job])
@@ -38,7 +38,7 @@ def test_more_hosts_than_connections(lab: Lab, tmp_path: Path) -> None:
 
 def test_a_busy_sshd_is_asked_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """By default sshd drops some of those who have not logged in yet from the eleventh on (MaxStartups)."""
-    monkeypatch.setattr(ssh, "OPEN", Slots(LOGINS))
+    monkeypatch.setattr(login, "OPEN", Slots(LOGINS))
     where = address(lab, lab.hosts[1])
 
     def log_in(number: int) -> str:
