@@ -10,7 +10,7 @@ BIN := .venv/bin
 install: .venv/installed
 
 # torch goes first and alone, pinned: anything else could pull in another build of it.
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "kuiper needs Python 3.11 or newer; say which: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv

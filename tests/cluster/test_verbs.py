@@ -130,7 +130,7 @@ def test_an_installed_package_does_the_same(lab: Lab, tmp_path: Path) -> None:
     """`pip install .` elsewhere, beside the packages of this interpreter; its groups and its code travel."""
     source, place = tmp_path / "source", tmp_path / "env"
     shutil.copytree(ROOT / "kuiper", source / "kuiper", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("setup.cfg", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
     pip, quiet = [sys.executable, "-m", "pip"], ["-q", "--no-deps", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", *quiet, "--no-build-isolation", "-w", tmp_path, source], check=True)
