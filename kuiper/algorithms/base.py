@@ -240,9 +240,11 @@ class Algorithm(ABC):
         honest = self.honest(gathered.nodes)
         if honest.all():
             return {}
-        found = {"influence": self.job.rule.influence(np.flatnonzero(~honest).tolist())}
+        weights = np.ones(len(honest)) if weights is None else weights
+        found = {"influence": float(weights[~honest].sum() / weights.sum()) if self.job.averages
+                 else self.job.rule.influence(np.flatnonzero(~honest).tolist())}
         if honest.any():
-            mean = self._mean(gathered.rows, honest if weights is None else weights * honest)
+            mean = self._mean(gathered.rows, weights * honest)
             parameters = slice(self.job.learner.parameters)
             found["deviation"] = float((result.double() - mean)[parameters].norm())
             found["honest_norm"] = float(mean[parameters].norm())

@@ -87,7 +87,7 @@ def _load(folder: Path) -> Run:
         top_1=tuple(each["top_1: "] for each in evaluations),
         worst=_worst(evaluations),
         loss=tuple(each["loss"] for each in evaluations),
-        bytes=_bytes_moved(lines),
+        bytes=_bytes_moved(lines, bool(conf.get("algorithm", {}).get("_peers_"))),
         virtual=virtual,
         unit="round" if conf.get("rounds") is not None else "step",
         diverged=next((line.get("step") for line in lines if line.get("event") == "diverged"), None),
@@ -132,8 +132,7 @@ def _worst(evaluations: Sequence[dict[str, Any]]) -> tuple[float, ...]:
     return tuple(each.get("worst", each["top_1: "]) for each in evaluations)
 
 
-def _bytes_moved(lines: Sequence[dict[str, Any]]) -> int:
-    """What a server received and sent; for peers what they sent, which their observer sums."""
-    steps = [line for line in lines if line.get("event") == "step"]
-    peers = [line["peer_bytes_out"] for line in steps if "peer_bytes_out" in line]
-    return sum(peers) if peers else sum(line.get("bytes_in", 0) + line.get("bytes_out", 0) for line in steps)
+def _bytes_moved(lines: Sequence[dict[str, Any]], peers: bool) -> int:
+    """What a server received and sent; between peers what they sent, since another peer received the same."""
+    keys = ("bytes_out",) if peers else ("bytes_in", "bytes_out")
+    return sum(line.get(key, 0) for line in lines if line.get("event") == "step" for key in keys)
