@@ -106,15 +106,15 @@ def of(lines: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == event]
 
 
-GRADIENTS = [(1.0, 0.0), (5.0, 0.0), (3.0, 12.0), (-9.0, 4.0)]
-"""The honest mean is (3, 4), of norm 5; the mean of all is (0, 4), 3 away from it."""
+GRADIENTS = [(1.0, 0.0), (5.0, 0.0), (3.0, 12.0), (-45.0, -16.0)]
+"""The honest mean is (3, 4), of norm 5; the mean of all is (-9, -1), 13 away from it."""
 
 
 def test_a_step_of_a_server(tmp_path: Path) -> None:
     first, second = of(play(tmp_path, GRADIENTS, ParameterServer, steps=2), "step")
     assert (first["step"], second["step"]) == (1, 2)
     assert first["loss"] == 3
-    assert (first["honest_norm"], first["deviation"], first["influence"]) == pytest.approx((5, 3, 1 / 4))
+    assert (first["honest_norm"], first["deviation"], first["influence"]) == pytest.approx((5, 13, 1 / 4))
     assert (first["rows"], first["late"]) == (4, 0)
     assert first["bytes_out"] == second["bytes_out"] == 4 * (HEAD + ID + 2 * VALUE)
     assert first["bytes_in"] == second["bytes_in"] == 4 * (HEAD + ID + COLUMN + 2 * VALUE)  # with its loss
@@ -131,21 +131,21 @@ def test_a_quorum_leaves_the_slowest_out(tmp_path: Path) -> None:
 
 
 def test_a_rules_influence_is_the_attackers_part_of_what_it_selects(tmp_path: Path) -> None:
-    """Of 50, 30, 1 and 1 it takes the two that are alike, one of them Byzantine; the honest mean is 27."""
-    rows = [(50.0, 0.0), (30.0, 0.0), (1.0, 0.0), (1.0, 0.0)]
-    rule = {"rule": make_rule({"multi_krum": {"m": 2}}), "averages": False, "f": 0}
+    """Of 0, 9, 30 and 4 it takes 4, the attacker's, which is 9 away from the honest mean 13."""
+    rows = [(0.0, 0.0), (9.0, 0.0), (30.0, 0.0), (4.0, 0.0)]
+    rule = {"rule": make_rule({"multi_krum": {"m": 1}}), "averages": False, "f": 0}
     [line] = of(play(tmp_path, rows, ParameterServer, **rule), "step")
-    assert (line["influence"], line["honest_norm"], line["deviation"]) == pytest.approx((1 / 2, 27, 26))
+    assert (line["influence"], line["honest_norm"], line["deviation"]) == pytest.approx((1, 13, 9))
 
 
 def test_a_round_of_clients(tmp_path: Path) -> None:
-    """Weights 1, 1, 2 and 4: honest (8 + 4, 16) / 4 = (3, 4); of all (12 - 12, 16 + 16) / 8 = (0, 4)."""
-    updates = [(8.0, 0.0), (0.0, 0.0), (2.0, 8.0), (-3.0, 4.0)]
+    """Weights 1, 1, 2 and 4: honest (8 + 4, 16) / 4 = (3, 4); of all (12 - 84, 16 - 24) / 8 = (-9, -1)."""
+    updates = [(8.0, 0.0), (0.0, 0.0), (2.0, 8.0), (-21.0, -6.0)]
     make = partial(FedAvg, clients_per_round=4, overcommit=1.0, local_steps=2)
     lines = play(tmp_path, updates, make, steps=2)
     first, second = of(lines, "step")
     assert (first["step"], first["loss"], first["clients"]) == (1, 3, [0, 1, 2, 3])  # a loss counts once a client
-    assert (first["honest_norm"], first["deviation"], first["influence"]) == pytest.approx((5, 3, 1 / 2))
+    assert (first["honest_norm"], first["deviation"], first["influence"]) == pytest.approx((5, 13, 1 / 2))
     assert first["bytes_out"] == 4 * (HEAD + ID + 2 * VALUE)
     assert first["bytes_in"] == 4 * (HEAD + ID + 2 * COLUMN + 2 * VALUE)  # with its loss and samples
     assert (first["clock"], second["clock"]) == pytest.approx((6, 12))  # 2 local steps of 3 s, the slowest honest
@@ -154,14 +154,23 @@ def test_a_round_of_clients(tmp_path: Path) -> None:
 def test_uniform_weights_are_one_a_client(tmp_path: Path) -> None:
     make = partial(FedAvg, clients_per_round=4, overcommit=1.0, local_steps=1, weighting="uniform")
     [line] = of(play(tmp_path, GRADIENTS, make), "step")
-    assert (line["honest_norm"], line["deviation"], line["influence"]) == pytest.approx((5, 3, 1 / 4))
+    assert (line["honest_norm"], line["deviation"], line["influence"]) == pytest.approx((5, 13, 1 / 4))
+
+
+class Second:
+    """A rule without weights: the row of node 1."""
+
+    state: dict[str, Tensor] = {}
+
+    def __call__(self, rows: Tensor, f: int, step: int) -> Tensor:
+        return rows[1]
+
+    def influence(self, byzantine: list[int]) -> None: ...
 
 
 def test_the_first_evaluation_is_before_and_each_other_after_its_step(tmp_path: Path) -> None:
-    """Steps of (0, 4), so the loss is that of x = 0; a rule that keeps node 1 moves x by 5 a step."""
-    only = SimpleNamespace(state={}, influence=lambda nodes: None, copy=None)
-    rule = type("Second", (SimpleNamespace,), {"__call__": lambda self, rows, f, step: rows[1]})(**vars(only))
-    lines = play(tmp_path, GRADIENTS, ParameterServer, steps=3, eval_interval=2, rule=rule, averages=False)
+    """A rule that keeps node 1's row moves x by 5 a step."""
+    lines = play(tmp_path, GRADIENTS, ParameterServer, steps=3, eval_interval=2, rule=Second(), averages=False)
     assert [(line["step"], line["top_1"], line["top_5"], line["loss"]) for line in of(lines, "evaluation")] == [
         (0, 0, 5, 0), (2, 100, 105, 100), (3, 150, 155, 225)]
     assert [line["clock"] for line in of(lines, "evaluation")] == pytest.approx([0, 6, 9])
