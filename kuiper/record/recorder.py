@@ -81,7 +81,8 @@ class Recorder:
         if state is not None:
             self._began = time.perf_counter() - state["wall"]
             self._totals = state["totals"]
-            self._divergence.resume(state["divergence"])
+            if "divergence" in state:  # not in checkpoints of older versions
+                self._divergence.resume(state["divergence"])
             if self._perf is not None:
                 self._perf.diverged = self._divergence.step
                 self._perf.perf = {entry["round"]: entry for entry in state["perf"]}
