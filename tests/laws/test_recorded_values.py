@@ -29,7 +29,7 @@ from kuiper.algorithms.gossip import ElasticGossip
 from kuiper.algorithms.synchronous import AllReduce, ParameterServer
 from kuiper.attacks.adversary import Adversary
 from kuiper.data import Dataset
-from kuiper.learner import FlatModel
+from kuiper.learner import Batches, FlatModel, Learner
 from kuiper.learner.evaluate import evaluate
 from kuiper.link import Gathered
 from kuiper.link.clock import VirtualClock
@@ -284,16 +284,39 @@ class Says(nn.Module):
 
 
 def test_scores_are_percent_of_samples_and_a_mean_over_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five test samples in chunks of two, the last smaller; the losses are 1, 1, 2, 6 and 2 times log 2."""
+    """Five test samples in chunks of two, the last smaller; losses are log 2 (twice), log 4, log 64 and log 64 / 3."""
     monkeypatch.setattr(sys.modules[evaluate.__module__], "_CHUNK", 2)
-    test, validation = torch.tensor([0, 0, 1, 5, 1]), torch.tensor([0, 0, 0, 2])
+    test, validation = torch.tensor([0, 0, 4, 5, 1]), torch.tensor([0, 0, 0, 2])
     data = Dataset(torch.zeros(6, 3), torch.arange(6), torch.zeros(5, 3), test, 6,
                    validation_x=torch.zeros(4, 3), validation_y=validation)
     scores = evaluate(FlatModel(Says(), "cross_entropy"), torch.zeros(1), data)
     log2 = math.log(2)
     assert scores == pytest.approx({
-        "top_1": 40, "top_5": 80, "loss": 12 / 5 * log2,
+        "top_1": 40, "top_5": 80, "loss": (10 * log2 + math.log(64 / 3)) / 5,
         "validation_top_1": 75, "validation_top_5": 100, "validation_loss": 6 / 4 * log2}, rel=1e-6)
+
+
+class Coin(nn.Module):
+    """Logits w and 0, whatever the sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.w.expand(len(x)), torch.zeros(len(x))], dim=1)
+
+
+@pytest.mark.parametrize("engine", ["sequential", "batched"])
+def test_a_clients_loss_is_the_mean_over_its_local_steps(engine: str) -> None:
+    """At label 0 the loss is log(1 + exp -w), its gradient -1 / (1 + exp w): with w 0 log 2 and -1/2, so that a
+    step of 2 log 3 leads to w = log 3, where they are log 4/3 and -1/4."""
+    data = Dataset(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64), torch.zeros(1, 3), torch.zeros(1).long(), 2)
+    batches = Batches(data, [np.arange(2), np.arange(2, 4)], 2, 1, Adversary(np.empty(0, np.int64)))
+    learner = Learner(FlatModel(Coin(), "cross_entropy"), data, batches, engine)
+    rows, losses = learner.updates(torch.zeros(1), np.arange(2), 1, 2, SGD(2 * math.log(3)), 1.0)
+    assert losses == pytest.approx([math.log(8 / 3) / 2] * 2, rel=1e-6)
+    assert rows.flatten().tolist() == pytest.approx([1.5 * math.log(3)] * 2, rel=1e-6)
 
 
 # -- seconds and totals ---------------------------------------------------------------------
