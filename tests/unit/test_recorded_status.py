@@ -90,3 +90,11 @@ def test_a_row_of_several_seeds(tmp_path: Path) -> None:
     assert row["curve"]["clock"] == [0.0, 4.0, 8.0] and row["curve"]["top_1"] == [15.0, 55.0, 50.0]
     [late] = compare(load_curves(folders), target=70.0)
     assert (late["time_to_target"], late["reached"]) == (None, 1)  # no mean over those that got there
+
+
+def test_a_curve_is_the_mean_over_seeds(tmp_path: Path) -> None:
+    """Of 10, 20 and 60, which have another median; the worst peers' likewise."""
+    folders = [run_dir(tmp_path / str(seed), [0.0, top_1], config(job=f"j-seed{seed}", run_id=str(seed), seed=seed),
+                       worst=top_1 / 2) for seed, top_1 in enumerate((10.0, 20.0, 60.0))]
+    [curve] = load_curves(folders)
+    assert (curve.top_1, curve.worst, curve.clock) == ((0.0, 30.0), (0.0, 15.0), (0.0, 2.0))
