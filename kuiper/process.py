@@ -58,7 +58,8 @@ class Process:
         self.queued = queued
         self.folder = run_dir / self.plan[rank]["name"]
         write_json((run_dir if rank == 0 else self.folder) / "environment.json", environment(Path(__file__).parent))
-        self.recorder = Recorder(self.folder, self.plan[rank]["name"], self.header() if rank == 0 else None)
+        self.recorder = Recorder(self.folder, self.plan[rank]["name"], self.header() if rank == 0 else None,
+                                 self.conf.get("on_divergence", "go_on"))  # older runs do not have it
         self.keeper = Keeper(self.folder / "checkpoint", self.conf["checkpoint_interval"],
                              self.recorder.log.warning)
 

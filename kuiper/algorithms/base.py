@@ -18,7 +18,7 @@ import torch
 from kuiper.aggregation.apart import Apart
 from kuiper.aggregation.cloud import combine
 from kuiper.aggregation.rule import Rule
-from kuiper.algorithms.screen import Screen
+from kuiper.algorithms.non_finite import NonFinitePolicy, finite_models
 from kuiper.errors import JobFailed, RecordError
 from kuiper.learner import Learner
 from kuiper.link import Channel, Gathered, Link
@@ -40,7 +40,7 @@ class Job:
         byzantine: (b,) those that attack; f is how many were declared.
         quorum: rows that a gather waits for; None for all live senders.
         deadline: seconds after which a gather makes do; None for never.
-        on_nan: 'stop', 'drop' or None, see `Screen`.
+        on_nan: 'stop', 'drop' or None, see `NonFinitePolicy`.
         row_dtype: in which gradients, updates and peers' parameters travel.
         theta: (d,) the model at the start, the same everywhere. Where rows hold BatchNorm's statistics too,
             d is the width of a row, here and in all algorithms.
@@ -90,7 +90,7 @@ class Algorithm(ABC):
     def __init__(self, job: Job, records: bool = True) -> None:
         self.job = job
         self.records = records
-        self.screen = Screen(job.on_nan, job.recorder)
+        self.policy = NonFinitePolicy(job.on_nan, job.recorder)
         self._counted = np.zeros(len(job.nodes), bool)
 
     @property
@@ -191,6 +191,12 @@ class Algorithm(ABC):
         if self.records:
             self.job.recorder.step(step, clock=link.now(), **link.traffic.take(), **values)
 
+    def record_model(self, link: Link, step: int, theta: torch.Tensor, **values: Any) -> None:
+        """The line of a step after which the hub holds the model theta (d,)."""
+        self.record(link, step, **values)
+        if not finite_models(theta[None]).all():
+            self.job.recorder.watch(step, fault="the model has values that are not finite")
+
     def evaluate_first(self, link: Link, theta: torch.Tensor) -> None:
         """The model at the start of a run."""
         if not self.job.keeper.step:
@@ -201,9 +207,23 @@ class Algorithm(ABC):
             scores = self.job.learner.evaluate(theta)
         self.job.recorder.evaluation(step, clock=link.now(), **scores, digest=digest(theta))
 
+    def received(self, step: int, gathered: Gathered) -> tuple[Gathered, float | None]:
+        """The rows of a gather that are to be used, and the loss of its honest nodes.
+
+        A loss that has diverged is told here: a rule may refuse the rows that come with it.
+        """
+        usable, loss = self.policy.gathered(step, gathered), self.honest_loss(gathered)
+        self.job.recorder.watch(step, loss)
+        return usable, loss
+
     def honest_loss(self, gathered: Gathered) -> float | None:
-        """Mean loss over the honest nodes of a gather; None when it has none."""
+        """Mean loss over the honest nodes of a gather; None when it has none.
+
+        With `on_nan: drop` a loss that is not finite counts only where no other is there.
+        """
         losses = gathered.columns["loss"][self.honest(gathered.nodes)]
+        if self.job.on_nan == "drop" and np.isfinite(losses).any():
+            losses = losses[np.isfinite(losses)]
         return float(losses.mean()) if len(losses) else None
 
     def under_attack(self, gathered: Gathered, result: torch.Tensor,
@@ -220,9 +240,11 @@ class Algorithm(ABC):
         honest = self.honest(gathered.nodes)
         if honest.all():
             return {}
-        found = {"influence": self.job.rule.influence(np.flatnonzero(~honest).tolist())}
+        weights = np.ones(len(honest)) if weights is None else weights
+        found = {"influence": float(weights[~honest].sum() / weights.sum()) if self.job.averages
+                 else self.job.rule.influence(np.flatnonzero(~honest).tolist())}
         if honest.any():
-            mean = self._mean(gathered.rows, honest if weights is None else weights * honest)
+            mean = self._mean(gathered.rows, weights * honest)
             parameters = slice(self.job.learner.parameters)
             found["deviation"] = float((result.double() - mean)[parameters].norm())
             found["honest_norm"] = float(mean[parameters].norm())

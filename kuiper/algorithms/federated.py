@@ -63,12 +63,12 @@ class FedAvg(Algorithm):
             with phase("wait"):
                 updates = await link.gather(self.update, step, self.wanted, job.deadline)
             with phase("aggregate"):
-                updates = self.screen.gathered(step, updates)
+                updates, loss = self.received(step, updates)
                 weights = self.weights(updates)
                 change = self.aggregate(step, updates, weights)
                 theta = theta + change
-            self.record(link, step, loss=self.honest_loss(updates), clients=updates.nodes.tolist(),
-                        **self.under_attack(updates, change, weights))
+            self.record_model(link, step, theta, loss=loss, clients=updates.nodes.tolist(),
+                              **self.under_attack(updates, change, weights))
             if self.evaluates(step):
                 self.evaluate(link, step, theta)
             self.keep("serve", link, step, {"theta": theta}, updates.nodes)

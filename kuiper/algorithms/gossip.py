@@ -83,7 +83,7 @@ class Gossip(PeerAlgorithm):
                 await link.send(self.parameters, step, link.nodes, rows, to=exchange, keep=keep)
             with phase("compute"):
                 rows, losses = job.learner.gradients(thetas, link.nodes, batch=step)
-                rows[torch.from_numpy(~self.screen.passed(step, link.nodes, rows, losses))] = 0
+                rows[torch.from_numpy(~self.policy.passed(step, link.nodes, rows, losses))] = 0
                 link.charge(job.learner.batch_size)
                 moved, state = job.optimizer.step(thetas, rows, state, self.lr_scale(step))
             with phase("wait"):

@@ -12,6 +12,7 @@ import torch
 
 from kuiper.aggregation.sums import ordered_mean
 from kuiper.algorithms.base import Algorithm, digest
+from kuiper.algorithms.non_finite import finite_models
 from kuiper.link import Channel, Link
 from kuiper.optim import State
 
@@ -26,7 +27,7 @@ class PeerAlgorithm(Algorithm):
 
     @cached_property
     def report(self) -> Channel:
-        return Channel("report", 100, width=0, columns=("loss", "clock", *MOVED), charged=False)
+        return Channel("report", 100, width=0, columns=("loss", "clock", "finite", *MOVED), charged=False)
 
     @cached_property
     def snapshot(self) -> Channel:
@@ -50,6 +51,10 @@ class PeerAlgorithm(Algorithm):
             if self.records:
                 moved = {name: round(columns[name].sum()) for name in MOVED}
                 job.recorder.step(step, clock=clock, loss=self.honest_loss(reports), **moved)
+                bad = reports.nodes[self.honest(reports.nodes) & (columns["finite"] == 0)]
+                if len(bad):
+                    more = f" and {len(bad) - 1} more" * (len(bad) > 1)
+                    job.recorder.watch(step, fault=f"the model of node {bad[0]}{more} has values that are not finite")
             if self.evaluates(step):
                 with job.recorder.phase("wait"):
                     models = await link.gather(self.snapshot, step)
@@ -74,7 +79,7 @@ class PeerAlgorithm(Algorithm):
                    state: State) -> None:
         """A block of peers tells the observer how it stands after a step, and keeps its state."""
         moved, k = link.traffic.take(), len(link.nodes)
-        columns = {"loss": losses, "clock": np.full(k, link.now())}
+        columns = {"loss": losses, "clock": np.full(k, link.now()), "finite": finite_models(thetas).astype(float)}
         columns |= {name: np.full(k, moved[name] / k) for name in MOVED}  # the block's, shared out
         if self.records:
             self.job.recorder.step(step, clock=link.now(), loss=float(losses.mean()), **moved)

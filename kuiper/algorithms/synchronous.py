@@ -60,10 +60,10 @@ class ParameterServer(Algorithm):
             with phase("wait"):
                 gathered = await link.gather(self.gradient, step, job.quorum, job.deadline, minimum)
             with phase("aggregate"):
-                rows = self.screen.gathered(step, gathered)
+                rows, loss = self.received(step, gathered)
                 direction = self.judged(step, rows, job.f)
                 theta, state = job.optimizer.step(theta, direction, state, self.lr_scale(step))
-            self.record(link, step, loss=self.honest_loss(rows), **self.under_attack(rows, direction))
+            self.record_model(link, step, theta, loss=loss, **self.under_attack(rows, direction))
             if self.evaluates(step):
                 self.evaluate(link, step, theta)
             self.keep("serve", link, step, {"theta": theta, **state}, gathered.nodes)
@@ -117,7 +117,7 @@ class AllReduce(PeerAlgorithm):
         for step in self.steps():
             with phase("compute"):
                 rows, losses = job.learner.gradients(theta, link.nodes, batch=step)
-                rows[torch.from_numpy(~self.screen.passed(step, link.nodes, rows, losses))] = 0
+                rows[torch.from_numpy(~self.policy.passed(step, link.nodes, rows, losses))] = 0
                 link.charge(job.learner.batch_size)
             with phase("communicate"):
                 gradient = await link.reduce(step, link.nodes, rows, job.row_dtype)

@@ -38,6 +38,8 @@ class Run:
         bytes: moved by the algorithm so far: to and from the server, and between peers.
         virtual: whether the clock is virtual.
         unit: step or round.
+        diverged: the first step or round at which its loss or model was not finite, or its loss huge
+            (the event `diverged`); None where that never happened. Scores from there on mean nothing.
     """
 
     label: str
@@ -51,6 +53,7 @@ class Run:
     bytes: int
     virtual: bool
     unit: str
+    diverged: int | None = None
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:
@@ -71,7 +74,7 @@ def _load(folder: Path) -> Run:
     evaluations = _evaluations(folder / "ps" / "training_perf")
     if not evaluations:
         raise RecordError(f"{folder} has no evaluation yet", "wait for the first one")
-    conf = config["conf"]
+    conf, lines = config["conf"], read_metrics(folder / "ps" / "metrics.jsonl")
     virtual = conf.get("clock") == "virtual" or (
         conf.get("clock", "auto") == "auto" and config["job"].get("mode") == "simulate"
     )
@@ -84,9 +87,10 @@ def _load(folder: Path) -> Run:
         top_1=tuple(each["top_1: "] for each in evaluations),
         worst=_worst(evaluations),
         loss=tuple(each["loss"] for each in evaluations),
-        bytes=_bytes_moved(folder / "ps" / "metrics.jsonl"),
+        bytes=_bytes_moved(lines, bool(conf.get("algorithm", {}).get("_peers_"))),
         virtual=virtual,
         unit="round" if conf.get("rounds") is not None else "step",
+        diverged=next((line.get("step") for line in lines if line.get("event") == "diverged"), None),
     )
 
 
@@ -128,8 +132,7 @@ def _worst(evaluations: Sequence[dict[str, Any]]) -> tuple[float, ...]:
     return tuple(each.get("worst", each["top_1: "]) for each in evaluations)
 
 
-def _bytes_moved(path: Path) -> int:
-    """What a server received and sent; for peers what they sent, which their observer sums."""
-    steps = [line for line in read_metrics(path) if line.get("event") == "step"]
-    peers = [line["peer_bytes_out"] for line in steps if "peer_bytes_out" in line]
-    return sum(peers) if peers else sum(line.get("bytes_in", 0) + line.get("bytes_out", 0) for line in steps)
+def _bytes_moved(lines: Sequence[dict[str, Any]], peers: bool) -> int:
+    """What a server received and sent; between peers what they sent, since another peer received the same."""
+    keys = ("bytes_out",) if peers else ("bytes_in", "bytes_out")
+    return sum(line.get(key, 0) for line in lines if line.get("event") == "step" for key in keys)

@@ -19,10 +19,12 @@ def compare(curves: Sequence[Curve], target: float | None = None) -> list[dict[s
     """Rows in the order of `curves`.
 
     Args:
-        target: percent; None: 95 % of the best mean accuracy that any of them ended with, rounded down.
+        target: percent; None: 95 % of the best mean accuracy that any of them ended with, rounded down; where
+            one has not diverged, of those that have not.
 
     Returns:
-        Dicts with label, seeds, left_out (run directories), run_dirs, unit, virtual; means over the seeds:
+        Dicts with label, seeds, left_out (run directories), run_dirs, unit, virtual, diverged (of each seed the
+        step at which it did, None where it did not: scores from there on mean nothing); means over the seeds:
         top_1 (the last, percent), best_top_1 (of each run, percent), clock (of the last evaluation,
         seconds), bytes (moved by the algorithm); rounds (the last); target (percent), reached (how many
         runs did), time_to_target (seconds; None unless all did); curve, with lists rounds, clock, top_1 and
@@ -30,7 +32,8 @@ def compare(curves: Sequence[Curve], target: float | None = None) -> list[dict[s
         What is not finite is None.
     """
     if target is None:
-        last = [curve.top_1[-1] for curve in curves if not math.isnan(curve.top_1[-1])]
+        sound = [curve for curve in curves if all(run.diverged is None for run in curve.runs)]
+        last = [curve.top_1[-1] for curve in sound or curves if not math.isnan(curve.top_1[-1])]
         target = float(math.floor(NEAR * max(last, default=0.0)))
     return [_row(curve, target) for curve in curves]
 
@@ -47,6 +50,7 @@ def _row(curve: Curve, target: float) -> dict[str, Any]:
         "run_dirs": [str(run.folder) for run in curve.runs],
         "unit": curve.unit,
         "virtual": curve.virtual,
+        "diverged": [run.diverged for run in curve.runs],
         **_mean("top_1", [run.top_1[-1] for run in curve.runs]),
         **_mean("best_top_1", best),
         "clock": curve.clock[-1],

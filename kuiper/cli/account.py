@@ -50,7 +50,9 @@ def _one(run: Mapping[str, Any], quiet: bool) -> Iterator[str]:
     yield run["run_dir"]
     for part in ("result",) if quiet else ("result", "config", "environment"):
         yield f"\n{part}"
-        known = {key: value for key, value in (run[part] or {}).items() if value is not None and value != ""}
+        values = {**(run[part] or {})}
+        values |= values.pop("non_finite", {})
+        known = {key: value for key, value in values.items() if value is not None and value != ""}
         width = max(map(len, known), default=0)
         yield from (f"  {key:<{width}}  {_text(value)}" for key, value in known.items())
     yield f"\ncode: {run['code']['digest'] if run['code'] else 'not on record'}"

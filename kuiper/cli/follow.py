@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kuiper.cli.show import evaluation_text, note, number
+from kuiper.cli.show import divergence_text, evaluation_text, loss_text, note, number
 from kuiper.cli.troubles import Troubles, unreached
 from kuiper.cluster.states import JobStatus, parse_events
 from kuiper.cluster.store import Job, observe
@@ -52,6 +52,8 @@ class Lines:
             note(f"running: {', '.join(what)}, {self.steps} {self.unit}s")
         elif event.get("event") == "evaluation":
             note(f"{self.unit} {event.get('step')}/{self.steps}  {evaluation_text(event)}")
+        elif event.get("event") == "diverged":
+            note(f"{divergence_text(event.get('step'))}: {event.get('reason')}")
 
     def close(self) -> None:
         pass
@@ -80,11 +82,13 @@ class Bar:
                 self.recent.popleft()
             (first, first_step), (last, last_step) = self.recent[0], self.recent[-1]
             rate = (last_step - first_step) / (last - first) if last > first else None
-            loss = number(event.get("loss"), "loss {:.3f}")
-            self.progress.update(self.task, completed=step, loss=loss, rate=number(rate, "{:.1f}", "/s"))
+            loss, rate = loss_text(event, "{:.3f}"), number(rate, "{:.1f}", "/s")
+            self.progress.update(self.task, completed=step, loss=loss, rate=rate)
         elif kind == "evaluation":
             accuracy = number(event.get("top_1"), "accuracy {:.2f}%")
             self.progress.update(self.task, completed=step, accuracy=accuracy)
+        elif kind == "diverged":
+            self.progress.update(self.task, description=divergence_text(step))
         elif kind == "end":
             self.progress.update(self.task, completed=self.total)
 

@@ -20,6 +20,7 @@ def list_jobs(
         COLOURS,
         age,
         console,
+        divergence_text,
         job_json,
         note,
         number,
@@ -48,5 +49,6 @@ def list_jobs(
     for job, status in zip(seen, statuses, strict=True):
         state = Text(status.state.value, COLOURS.get(status.state.value, ""))
         accuracy = number((status.evaluation or {}).get("top_1"), "{:.2f}%")
+        accuracy = ", ".join(filter(None, [accuracy, divergence_text(status.diverged)]))
         table.add_row(job.job_name, job.run_id, state, age(job.created), job.mode, accuracy)
     console().print(table)

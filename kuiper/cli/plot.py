@@ -58,7 +58,9 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     from kuiper.cli.show import console
 
     table = Table(box=None, pad_edge=False)
-    for column in ("configuration", "seeds", "accuracy", "best", f"time to {rows[0]['target']:g} %"):
+    any_diverged = any(step is not None for row in rows for step in row["diverged"])
+    for column in ("configuration", "seeds", "accuracy", "best", f"time to {rows[0]['target']:g} %",
+                   *["diverged"] * any_diverged):
         table.add_column(column, overflow="fold")
     for row in rows:
         count, all_seeds = len(row["seeds"]), len(row["seeds"]) + len(row["left_out"])
@@ -66,8 +68,16 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
             row["label"], f"{count} of {all_seeds}" if row["left_out"] else str(count),
             _with_interval(row, "top_1", ".2f", "%"), _with_interval(row, "best_top_1", ".2f", "%"),
             _with_interval(row, "time_to_target", ".3g", "s") or f"{row['reached']} of {count} there",
+            *[_divergence(row)] * any_diverged,
         )  # fmt: skip
     console().print(table)
+
+
+def _divergence(row: Mapping[str, Any]) -> str:
+    """Of a configuration with one seed where it diverged; of several, how many did and the first such step."""
+    steps = [step for step in row["diverged"] if step is not None]
+    of_all = f"{len(steps)} of {len(row['seeds'])}, " if len(row["seeds"]) > 1 else ""
+    return f"{of_all}at {row['unit']} {min(steps)}" if steps else ""
 
 
 def _with_interval(row: Mapping[str, Any], key: str, form: str, unit: str) -> str:

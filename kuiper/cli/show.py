@@ -69,6 +69,7 @@ def job_json(job: Job, status: JobStatus) -> dict[str, Any]:
         "reason": status.reason,
         "exit_code": status.state.exit_code if status.state.final else None,
         "evaluation": status.evaluation,
+        "diverged": status.diverged,
     }
 
 
@@ -106,9 +107,20 @@ def number(value: float | None, pattern: str = "{:.4g}", unit: str = "") -> str:
     return "" if value is None else pattern.format(value) + unit
 
 
+def loss_text(line: Mapping[str, Any], pattern: str) -> str:
+    """The loss of a line of metrics.jsonl, also one that is not finite; '' for none."""
+    text = line.get("non_finite", {}).get("loss")
+    return f"loss {text}" if text else number(line.get("loss"), f"loss {pattern}")
+
+
+def divergence_text(step: int | None) -> str:
+    """What is said of a run that diverged, '' of any other."""
+    return "" if step is None else f"diverged at step {step}"
+
+
 def evaluation_text(evaluation: Mapping[str, Any]) -> str:
-    """One line about an evaluation; accuracies in percent."""
+    """One line about an evaluation; accuracies in percent, marked where the model has diverged."""
     names = {"top_1": "accuracy", "worst": "worst node", "average_model": "average model"}
     parts = [number(evaluation.get(key), f"{label} {{:.2f}}%") for key, label in names.items()]
-    parts.append(number(evaluation.get("loss"), "loss {:.4f}"))
+    parts += [loss_text(evaluation, "{:.4f}"), divergence_text(evaluation.get("diverged"))]
     return ", ".join(filter(None, parts))

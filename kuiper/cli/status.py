@@ -84,13 +84,13 @@ def _view(job: Job, seen: JobStatus) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    from kuiper.cli.show import COLOURS, age, evaluation_text, number, short
+    from kuiper.cli.show import COLOURS, age, divergence_text, evaluation_text, number, short
     from kuiper.cluster.states import State
 
     evaluation, queued = seen.evaluation, seen.state is State.QUEUED
     head = Text.assemble(
         (job.job_name, "bold"), f"  {job.run_id}  ", (seen.state.value, COLOURS.get(seen.state.value, "")),
-        f" {seen.reason}" if queued else "",
+        f" {seen.reason}" if queued else "", (f"  {divergence_text(seen.diverged)}".rstrip(), "yellow"),
         f"  submitted {age(job.created)}, {job.mode}\n{short(job.run_dir)}",
         f"\nstep {evaluation.get('step')}: {evaluation_text(evaluation)}" if evaluation else "",
     )  # fmt: skip
@@ -101,7 +101,7 @@ def _view(job: Job, seen: JobStatus) -> Group:
         table.add_row(
             process.name, process.host, Text(process.state.value, COLOURS.get(process.state.value, "")),
             number(process.pid, "{}"), number(process.step, "{}"), number(process.rate, "{:.3g}", "/s"),
-            number(process.loss), number(process.heartbeat_age, "{:.0f}", " s ago"),
+            process.non_finite.get("loss") or number(process.loss), number(process.heartbeat_age, "{:.0f}", " s ago"),
         )  # fmt: skip
     reasons = [Text(f"{process.name}: {process.reason}") for process in seen.processes if process.reason]
     return Group(head, table, *(() if queued else reasons))

@@ -64,14 +64,16 @@ def submit(
 
 def _needed(spec: Spec, as_json: bool, quiet: bool) -> Spec:
     """What is left of a spec when what has succeeded before is taken out; exits with 0 if nothing is."""
-    from kuiper.cli.show import job_json, note, print_each, short
+    from kuiper.cli.show import divergence_text, job_json, note, print_each, short
     from kuiper.cluster.needed import differences, succeeded, without
     from kuiper.cluster.store import observe
 
     done = succeeded(spec)
-    for job in () if quiet else done.values():
+    statuses = [] if quiet else observe(list(done.values()))
+    for job, status in zip(done.values(), statuses, strict=not quiet):
         changed = differences(spec, job)
         other = f"; {changed} files of the code have changed since" if changed else ""
+        other += f"; it {divergence_text(status.diverged)}" * (status.diverged is not None)
         note(f"{job.job_name} has succeeded as {job.run_id} in {short(job.run_dir)}{other}")
     left = without(spec, done)
     if left is not None:
@@ -133,13 +135,13 @@ def _say_submitted(jobs: Sequence[Job], quiet: bool, detached: bool) -> None:
 
 
 def _say_ended(job: Job, status: JobStatus, quiet: bool) -> None:
-    from kuiper.cli.show import evaluation_text, program, short
+    from kuiper.cli.show import divergence_text, evaluation_text, program, short
     from kuiper.cluster.agent import read
 
     took = ""
     if status.processes and status.processes[0].ended and status.processes[0].started:
         took = f" in {status.processes[0].ended - status.processes[0].started:.1f} s"
-    print(f"{job.job_name}  {job.run_id}  {status.state}{took}")
+    print(f"{job.job_name}  {job.run_id}  {status.state}{took}  {divergence_text(status.diverged)}".rstrip())
     if status.reason:
         print(f"  {status.reason}")
     remedy = (read(str(job.paths.process(job.processes[0].name).folder / "error.json")) or {}).get("remedy")
@@ -147,6 +149,8 @@ def _say_ended(job: Job, status: JobStatus, quiet: bool) -> None:
         print(f"  -> {remedy}")
     if status.evaluation:
         print(f"  step {status.evaluation.get('step')}: {evaluation_text(status.evaluation)}")
+    if status.diverged is not None and status.state.exit_code != 100 and not quiet:
+        print(f"  why it diverged, and what to do: {program()} logs {job.run_id} --grep diverged")
     rank_0 = job.paths.process(job.processes[0].name)
     if rank_0.training_perf.exists():
         print(f"  training_perf: {short(rank_0.training_perf)}")

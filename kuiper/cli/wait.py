@@ -23,7 +23,7 @@ def wait(
 
     A host that cannot be asked is said, and asked again.
     """
-    from kuiper.cli.show import job_json, print_json, worst
+    from kuiper.cli.show import divergence_text, job_json, print_json, worst
     from kuiper.cli.troubles import Troubles, unreached
     from kuiper.cluster.store import find, observe
 
@@ -40,5 +40,6 @@ def wait(
         print_json([job_json(job, status) for job, status in zip(found, statuses, strict=True)])
     elif not quiet:
         for job, status in zip(found, statuses, strict=True):
-            print(f"{job.job_name} {job.run_id} {status.state} {status.reason}".rstrip())
+            told = (job.job_name, job.run_id, status.state, divergence_text(status.diverged), status.reason)
+            print(" ".join(filter(None, told)))
     raise typer.Exit(worst(statuses))

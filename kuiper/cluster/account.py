@@ -22,7 +22,8 @@ def account(job: Job, status: JobStatus) -> dict[str, Any]:
         job_name, run_id, run_dir, retry_of, spec_hash; config (config.yaml, its keys dotted), code (digest
         and files, None when not on record), environment (environment.json, its keys dotted, None when not
         here), result: state, reason, evaluations (how many are here), step, top_1 and best_top_1 (percent),
-        loss, clock (seconds, of the last evaluation; virtual in simulations), seconds (that rank 0 ran).
+        loss, clock (seconds, of the last evaluation; virtual in simulations), seconds (that rank 0 ran), diverged
+        (the step at which it did, None where it did not), non_finite (which of these are not finite, as text).
 
     Raises:
         SpecError: its config.yaml is gone.
@@ -91,5 +92,6 @@ def _result(job: Job, status: JobStatus) -> dict[str, Any]:
         "state": status.state.value, "reason": status.reason, "evaluations": len(evaluations),
         "step": last.get("step"), "top_1": last.get("top_1"), "best_top_1": max(scores, default=None),
         "loss": last.get("loss"), "clock": last.get("clock"),
-        "seconds": rank_0.ended - rank_0.started if ran else None,
+        "seconds": rank_0.ended - rank_0.started if ran else None, "diverged": status.diverged,
+        "non_finite": last.get("non_finite", {}),
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -42,6 +42,8 @@ class ProcessStatus:
         alive: whether the process or its agent lives.
         heartbeat_age: seconds since the last heartbeat, None before the first and after the end.
         step, rate, loss: of the last step on record; rate in steps a second over the last ones on record.
+        non_finite: {"loss": "nan"} or the like, where that loss is not finite; `loss` is None then.
+        diverged: the step at which the run diverged, which rank 0 alone records; None while it has not.
         started, ended: of the process, in unix seconds of its host's clock; None before the end.
         ended_ago: seconds since then; hosts whose clocks differ can be compared by it.
         reached: whether its host could be asked; if not, `state` is the last that was seen.
@@ -57,6 +59,8 @@ class ProcessStatus:
     step: int | None = None
     rate: float | None = None
     loss: float | None = None
+    non_finite: dict[str, str] = field(default_factory=dict)
+    diverged: int | None = None
     evaluation: dict[str, Any] | None = None
     started: float | None = None
     ended: float | None = None
@@ -71,12 +75,14 @@ class JobStatus:
     Attributes:
         processes: by rank; none when they were not looked at.
         evaluation: the last on rank 0's record, as in metrics.jsonl.
+        diverged: the step at which it diverged, None where it did not: its scores from there on mean nothing.
     """
 
     state: State
     reason: str
     processes: tuple[ProcessStatus, ...] = ()
     evaluation: dict[str, Any] | None = None
+    diverged: int | None = None
 
     @property
     def alive(self) -> bool:
@@ -150,18 +156,23 @@ def _ended(ended: Mapping[str, Any]) -> tuple[State, str]:
 
 
 def _progress(metrics: str) -> dict[str, Any]:
-    """step, rate, loss and evaluation from the end of a metrics.jsonl; its first line may be cut."""
-    steps, evaluation = [], None
+    """step, rate, loss, evaluation and divergence from the end of a metrics.jsonl; its first line may be cut.
+
+    All lines of steps and evaluations from the one that diverged on say so.
+    """
+    steps, evaluation, diverged = [], None, None
     for event in parse_events(metrics):
+        diverged = event.get("step") if event.get("event") == "diverged" else event.get("diverged", diverged)
         if event.get("event") == "step" and "step" in event:
             steps.append(event)
         elif event.get("event") == "evaluation":
             evaluation = event
-    found: dict[str, Any] = {"evaluation": evaluation}
+    found: dict[str, Any] = {"evaluation": evaluation, "diverged": diverged}
     if steps:
         first, last = steps[0], steps[-1]
         seconds = last.get("time", 0) - first.get("time", 0)
         found |= {"step": last["step"], "loss": last.get("loss")}
+        found["non_finite"] = {"loss": last["non_finite"]["loss"]} if "loss" in last.get("non_finite", {}) else {}
         found["rate"] = (last["step"] - first["step"]) / seconds if seconds > 0 else None
     return found
 
@@ -188,7 +199,7 @@ def job_status(processes: Sequence[ProcessStatus], submitting: bool, failure: st
         failure: why that submit gave up, if it did.
     """
     state, reason = _job_state(processes, submitting, failure)
-    return JobStatus(state, reason, tuple(processes), processes[0].evaluation)
+    return JobStatus(state, reason, tuple(processes), processes[0].evaluation, processes[0].diverged)
 
 
 def _job_state(

@@ -46,7 +46,7 @@ class Job:
         submitter: the process that submitted it, while it has not finished doing so.
         failure: why the submit gave up, if it did.
         seen: the last state of each process that was observed.
-        final: {state, reason, evaluation}, once it is known and can change no more.
+        final: {state, reason, evaluation, diverged}, once it is known and can change no more.
         spec_hash: the same for each run of the same experiment.
         retry_of: the run id that this one repeats, "" for a new one.
     """
@@ -212,12 +212,14 @@ def _reconciled(job: Job, reports: dict[Address, dict[str, Any] | str] | None) -
             job.save()
     if job.final is not None:
         return JobStatus(
-            State(job.final["state"]), job.final["reason"], tuple(processes), job.final.get("evaluation")
-        )
+            State(job.final["state"]), job.final["reason"], tuple(processes), job.final.get("evaluation"),
+            job.final.get("diverged"),
+        )  # fmt: skip
     submitting = is_alive(job.submitter)
     status = job_status(processes, submitting, job.failure)
     if status.state.final and status.reached and not status.alive and not submitting:
-        job.final = {"state": status.state.value, "reason": status.reason, "evaluation": status.evaluation}
+        job.final = {"state": status.state.value, "reason": status.reason, "evaluation": status.evaluation,
+                     "diverged": status.diverged}
         with suppress(KuiperError):  # a full disk: it is looked at again next time
             job.save()
     return status

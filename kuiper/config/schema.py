@@ -145,8 +145,10 @@ VALUES: dict[str, Key] = {
     "quorum": Key("int", "rows a gather waits for; empty: all; n-f", low=1, words=("n-f",), null=True),
     "pre_aggregator": Key("list", "applied to rows before the rule, in this order: nnm, arc and so on"),
     "deadline": Key("seconds", "longest wait of a gather", above=0, null=True),
-    "on_nan": Key("text", "when a loss or row is not finite; empty: left to the rule", null=True,
+    "on_nan": Key("text", "when a node's loss or row is not finite; empty: left to the rule", null=True,
                   choices=("stop", "drop")),
+    "on_divergence": Key("text", "when the run's loss or model is not finite, or its loss 1000 times the first: "
+                         "go on and mark the run, or end it as FAILED", choices=("go_on", "stop")),
     "steps": Key("int", "length of the run", low=1, null=True),
     "epochs": Key("float", "length of the run, in passes over the training set", above=0, null=True),
     "rounds": Key("int", "length of a federated run", low=1, null=True),

@@ -127,7 +127,12 @@ class Neighbours:
 
 
 class Traffic:
-    """What moved since it was last taken; receiving threads and the event loop both add."""
+    """What moved since it was last taken; receiving threads and the event loop both add.
+
+    Of charged channels only: bytes_in and bytes_out are whole frames that this link received and sent; rows
+    are those that count (of a gather: its senders; of peers: an edge each; of a reduce: the rows of its own
+    nodes), late those that were expected and do not.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

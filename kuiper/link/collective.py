@@ -207,7 +207,7 @@ class CollectiveLink(RemoteLink):
         share = self._ready(ordered_sum(rows).div_(total).to(dtype))
         await self._collect(partial(dist.all_reduce, share))
         moved = 2 * (len(self._members) - 1) * share.nbytes // len(self._members)  # a ring's
-        self.traffic.add(bytes_in=moved, bytes_out=moved, rows=total)
+        self.traffic.add(bytes_in=moved, bytes_out=moved, rows=len(nodes))
         return share.to(self._device, torch.float32)
 
     async def close(self) -> None:

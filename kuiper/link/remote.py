@@ -167,6 +167,14 @@ class RemoteLink(Link):
 
     async def gather(self, channel: Channel, step: int, quorum: int | None = None,
                      deadline: float | None = None, minimum: int = 1) -> Gathered:
+        gathered = await self._gathered(channel, step, quorum, deadline, minimum)
+        if channel.charged:
+            self.traffic.add(rows=len(gathered.nodes), late=gathered.late)
+        return gathered
+
+    async def _gathered(self, channel: Channel, step: int, quorum: int | None = None,
+                        deadline: float | None = None, minimum: int = 1) -> Gathered:
+        """`gather` without the count of its rows."""
         inbox = self._inboxes[channel.number]
         try:
             gathered, missing = await inbox.gather(step, quorum, deadline, minimum, self._hope)
@@ -177,7 +185,6 @@ class RemoteLink(Link):
             self._notify("late", step=step, nodes=missing.tolist(), deadline=deadline)
         if not channel.charged:
             return gathered
-        self.traffic.add(rows=len(gathered.nodes), late=gathered.late)
         rows = self._adversary.arriving(gathered.nodes, gathered.rows, step)
         return replace(gathered, rows=rows)
 
@@ -192,7 +199,9 @@ class RemoteLink(Link):
         if len(missing):
             self._notify("late", step=step, nodes=missing.tolist(), deadline=deadline)
         gathered = replace(gathered, rows=gathered.rows.to(self._device, torch.float32))
-        self.traffic.add(rows=len(gathered.nodes), late=gathered.late)
+        here = np.isin(exchange.receivers, self.nodes)
+        heard = int((here & np.isin(exchange.senders, gathered.nodes)).sum())
+        self.traffic.add(rows=heard, late=int(here.sum()) - heard)
         return Neighbours(gathered, exchange, tampering(self._adversary, *self._own))
 
     async def reduce(self, step: int, nodes: np.ndarray, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -208,11 +217,12 @@ class RemoteLink(Link):
         for rank in workers:
             part = padded[:, (rank - 1) * parts.width : rank * parts.width].contiguous()
             self._put_or_post(rank, parts, step, nodes, part)
-        mine = await self.gather(parts, step, minimum=len(summed))
+        mine = await self._gathered(parts, step, minimum=len(summed))
         mean = ordered_mean(mine.rows)[None]
         for rank in workers:
             self._put_or_post(rank, means, step, nodes[:1], mean)
-        reduced = await self.gather(means, step, minimum=len(leaders))
+        reduced = await self._gathered(means, step, minimum=len(leaders))
+        self.traffic.add(rows=len(nodes))
         return reduced.rows.reshape(-1)[: rows.shape[1]].clone()
 
     def charge(self, samples: float) -> None:

@@ -35,7 +35,7 @@ class MetricsLog:
     def event(self, event: str, **values: Any) -> None:
         """Append one line: the event's name, the time in unix seconds, then `values`.
 
-        NaN and infinities are written as null.
+        NaN and infinities are written as null; `non_finite` says which they were (see `plain.finite`).
 
         Raises:
             RecordError: the line cannot be written.

@@ -35,6 +35,7 @@ class TrainingPerf:
         run_id: of the run.
         seed: of the run.
         config: the resolved job_conf.
+        diverged: the first step or round at which the run diverged; None while it has not.
     """
 
     data_set: str
@@ -46,6 +47,7 @@ class TrainingPerf:
     run_id: str = ""
     seed: int = 0
     config: dict[str, Any] = field(default_factory=dict)
+    diverged: int | None = None
 
     def __post_init__(self) -> None:
         self.perf: dict[int, dict[str, Any]] = {}

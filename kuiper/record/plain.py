@@ -27,11 +27,17 @@ def plain(value: Any) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON cannot express, by None, at every depth."""
+    """Replace NaN and infinities, which JSON cannot express, by None, at every depth.
+
+    A dict that had some says which they were, as text: {"loss": nan} is
+    {"loss": None, "non_finite": {"loss": "nan"}}.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: finite(each) for key, each in value.items()}
+        lost = {key: str(each) for key, each in value.items() if isinstance(each, float) and not math.isfinite(each)}
+        replaced = {key: finite(each) for key, each in value.items()}
+        return {**replaced, "non_finite": lost} if lost else replaced
     if isinstance(value, list):
         return [finite(each) for each in value]
     return value

@@ -134,10 +134,10 @@ def test_a_seed_that_is_behind_or_there_twice_is_in_no_mean(tmp_path: Path) -> N
 
 
 def test_bytes_between_peers_count_once(tmp_path: Path) -> None:
-    folder = run_dir(tmp_path / "a", [10.0], config())
-    with Recorder(folder / "ps", "ps") as recorder:
-        recorder.step(3, bytes_in=0, bytes_out=0, peer_bytes_in=70, peer_bytes_out=70)
-    assert compare(load_curves([folder]))[0]["bytes"] == 70
+    """Of its steps, 10 and 1 came in, 5 and 2 went out."""
+    peers = run_dir(tmp_path / "a", [10.0], config(algorithm={"_name_": "elastic_gossip", "_peers_": True}))
+    server = run_dir(tmp_path / "b", [10.0], config())
+    assert [row["bytes"] for row in compare(load_curves([peers, server]))] == [7, 18]
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:

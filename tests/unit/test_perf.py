@@ -32,7 +32,7 @@ def perf_of(evaluations: int) -> TrainingPerf:
 def test_round_trip_has_exactly_the_keys_of_kuiper(tmp_path: Path) -> None:
     dump_perf(tmp_path / "training_perf", perf_of(2).as_dict())
     read = load_perf(tmp_path / "training_perf")
-    assert read.keys() == {*HEADER, "perf", "format", "job_name", "run_id", "seed", "config"}
+    assert read.keys() == {*HEADER, "perf", "format", "job_name", "run_id", "seed", "config", "diverged"}
     assert read["format"] == 2
     assert read["perf"][10] == {
         "round": 10, "clock": 0.5, "top_1: ": 90.0, "top_5: ": 99.0, "loss": 0.3,

@@ -30,7 +30,8 @@ def test_metrics_are_valid_json_whatever_the_numbers(tmp_path: Path) -> None:
         metrics.event("step", step=np.int64(1), loss=float("nan"), rows=rows, deep={"x": -np.inf})
     (line,) = read_metrics(tmp_path / "metrics.jsonl")
     assert abs(line.pop("time") - time.time()) < 60
-    assert line == {"event": "step", "step": 1, "loss": None, "rows": [0.5, None], "deep": {"x": None}}
+    assert line == {"event": "step", "step": 1, "loss": None, "rows": [0.5, None],
+                    "deep": {"x": None, "non_finite": {"x": "-inf"}}, "non_finite": {"loss": "nan"}}
 
 
 def test_a_torn_last_line_is_left_out_and_dropped_on_reopening(tmp_path: Path) -> None:

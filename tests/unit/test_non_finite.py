@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kuiper.algorithms.screen import Screen
+from kuiper.algorithms.non_finite import NonFinitePolicy
 from kuiper.errors import JobFailed
 from kuiper.link import Gathered
 from kuiper.record import Recorder
@@ -20,10 +20,10 @@ from kuiper.record.metrics import read_metrics
 
 @pytest.fixture
 def screen(tmp_path: Path):
-    def make(policy: str | None) -> tuple[Screen, io.StringIO]:
+    def make(policy: str | None) -> tuple[NonFinitePolicy, io.StringIO]:
         recorder, log = Recorder(tmp_path, "ps"), io.StringIO()
         recorder.log = bunyan_logger("ps", log)
-        return Screen(policy, recorder), log
+        return NonFinitePolicy(policy, recorder), log
 
     return make
 

@@ -1,4 +1,7 @@
-"""What happens when a loss or a row is not finite: named with its node and step, always."""
+"""The policy `on_nan` about rows and losses that are not finite: each is named with its node and step.
+
+It looks at what single nodes send. What has become of the run is `kuiper.record.divergence`'s.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from kuiper.link import Gathered
 from kuiper.record import Recorder
 
 
-class Screen:
+class NonFinitePolicy:
     """Looks for NaN and Inf.
 
     Args:
@@ -56,3 +59,12 @@ class Screen:
         columns = {name: values[kept] for name, values in rows.columns.items()}
         places = torch.from_numpy(np.flatnonzero(kept)).to(rows.rows.device)
         return replace(rows, nodes=rows.nodes[kept], rows=rows.rows[places], columns=columns)
+
+
+def finite_models(thetas_kd: torch.Tensor) -> np.ndarray:
+    """Mask (k,) of the models without a NaN or an infinity; one model that stands for all is read once."""
+    read = thetas_kd if thetas_kd.stride(0) else thetas_kd[:1]
+    finite = read.sum(1).isfinite()
+    if not finite.all():  # a sum may overflow where no value does
+        finite = read.isfinite().all(1)
+    return np.broadcast_to(finite.cpu().numpy(), len(thetas_kd))
