@@ -66,6 +66,7 @@ def _whole(key: str, y: np.ndarray, file: object) -> np.ndarray:
         wrong = y[~(np.isfinite(y) & (y == np.floor(y)))]
         raise SpecError(f"dataset.path: {key} of {file} holds {wrong[0]:g}, which is no class number",
                         "labels are classes here; cut what is measured into classes")
+    y = y.astype(np.float64) if y.dtype.kind == "f" else y
     if len(y) and y.min() < 0:
         raise SpecError(f"dataset.path: {key} of {file} holds {y.min()}; classes count from 0", _COUNT)
     if len(y) and y.max() >= 2**62:
@@ -77,6 +78,6 @@ def _named(train: np.ndarray, test: np.ndarray, file: object) -> tuple[Tensor, T
     names = np.unique(train)
     unknown = np.setdiff1d(test, names)
     if len(unknown):
-        raise SpecError(f"dataset.path: y_test of {file} has the class {unknown[0]!r}, which y_train has not",
+        raise SpecError(f"dataset.path: y_test of {file} has the class {unknown[0].item()!r}, which y_train has not",
                         "give both the same classes")
     return *(torch.from_numpy(np.searchsorted(names, y).astype(np.int64)) for y in (train, test)), len(names)
