@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from kuiper.data._images import decode
@@ -69,12 +69,12 @@ def image_folder(seed: int, root: str, size: int = 32, augment: Sequence[str] = 
 def _classes(folder: Path) -> dict[str, list[Path]]:
     """Files of each class, by name of the class, all in the order of their names."""
     try:
-        found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        found = {name: _files(folder / name) for name in sorted(filter(_is_class, os.listdir(folder)))
+                 if stat.S_ISDIR((folder / name).stat().st_mode)}  # a link to nowhere is an error, no class less
     except OSError as error:
         raise SpecError(f"dataset.root: {folder} cannot be used: {error}", _LAYOUT) from error
     classes, others = {}, []
-    for name in filter(_is_class, found):
-        files = _files(folder / name)
+    for name, files in found.items():
         classes[name] = [path for path in files if path.suffix.lower() in _IMAGES]
         others += [path for path in files if path.suffix.lower() not in _IMAGES]
         if not classes[name]:
@@ -89,9 +89,12 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
 
 def _files(folder: Path) -> list[Path]:
     """All files below a folder but hidden ones, in one order everywhere; links are followed, each folder once."""
+    def refuse(error: OSError) -> None:
+        raise error
+
     found: list[Path] = []
     seen = set()
-    for here, folders, names in os.walk(folder, followlinks=True):
+    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(here)
         folders[:] = [] if real in seen else sorted(filter(_is_class, folders))
         if real not in seen:

@@ -77,7 +77,7 @@ def _read(file: Path) -> dict[str, np.ndarray]:
 
 def _samples(key: str, array: np.ndarray, channels_last: bool, file: Path) -> np.ndarray:
     """As (n, features) or (n, channels, height, width), in the type that it has."""
-    if array.dtype.kind not in "buif" or array.ndim not in (2, 3, 4):
+    if array.dtype.kind not in "buif" or array.ndim not in (2, 3, 4) or 0 in array.shape[1:]:
         raise SpecError(
             f"dataset.path: {key} is {array.dtype} of shape {array.shape} in {file}",
             "make it numbers, (N, features), (N, height, width) or (N, channels, height, width)",

@@ -322,6 +322,10 @@ def test_what_systems_leave_in_a_folder_is_no_class_and_no_picture(tmp_path: Pat
     data = image_folder(1, str(root))
     assert (data.classes, data.train_y.tolist(), data.test_y.tolist()) == (2, [0, 1, 1], [0, 1, 1])
     assert caplog.text.count("1 files are no images and are left out") == 2 and "Thumbs.db" in caplog.text
+    (root / "train" / "elsewhere").symlink_to(root / "not mounted")
+    with pytest.raises(SpecError, match="train cannot be used: .*elsewhere"):
+        image_folder(1, str(root))
+    (root / "train" / "elsewhere").unlink()
     (root / "train" / "empty").mkdir()
     with pytest.raises(SpecError, match="empty has no image"):
         image_folder(1, str(root))

@@ -217,6 +217,7 @@ def test_a_constant_feature_is_only_centred(file: Path) -> None:
     [
         ({"x_train": np.array([{}] * 60)}, "allow_pickle"),
         ({"x_train": np.array(["a"] * 60)}, "x_train is <U1"),
+        ({"x_train": np.zeros((60, 0)), "x_test": np.zeros((20, 0))}, r"x_train is float64 of shape \(60, 0\)"),
         ({"x_test": np.zeros((20, 6))}, "test samples"),
         ({"x_train": np.full((60, 5), np.nan)}, "not finite"),
         ({"y_train": np.arange(59)}, "train_y is"),
