@@ -1,4 +1,4 @@
-"""No result depends on the order in which a data set is stored: what stands for it is drawn, and spread over classes."""
+"""No result depends on the order a data set is stored in: what stands for it is drawn, and spread over classes."""
 
 from __future__ import annotations
 
