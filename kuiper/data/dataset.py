@@ -92,6 +92,6 @@ def _check_set(name: str, x: Tensor, y: Tensor, classes: int) -> None:
             f"dataset: labels of {name}_y span [{int(y.min())}, {int(y.max())}], classes is {classes}",
             "number the classes from 0 to classes - 1",
         )
-    # One pass without a mask of the set's size: a NaN or an infinity survives any sum.
-    if not x.sum().isfinite():
+    # One pass without a mask of the set's size: a NaN or an infinity survives any sum, and no float64 sum overflows.
+    if not x.sum(dtype=torch.float64).isfinite():
         raise SpecError(f"dataset: {name}_x has values that are not finite", "clean the data first")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from kuiper.data._images import standardise as _standardise
+from kuiper.data._labels import class_numbers
+from kuiper.data._scale import as_float32
+from kuiper.data._scale import standardise as _standardise
 from kuiper.data.dataset import Dataset, as_names
 from kuiper.errors import SpecError
 from kuiper.places import in_full
+
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+_UNLIKE = 30  # times: a training set that is this much brighter than its test set is in other units
 
 
 def npz(
@@ -20,8 +25,9 @@ def npz(
 ) -> Dataset:
     """Arrays x_train, y_train, x_test, y_test of a file that `numpy.savez` or `savez_compressed` wrote.
 
-    x: numbers, (N, features), (N, height, width) or (N, channels, height, width); kept as float32, four
-    bytes each. y: whole numbers from 0, (N,) or (N, 1). The classes are those up to the highest label.
+    x: numbers of any type, (N, features), (N, height, width) or (N, channels, height, width). They are
+    standardised as they are, in float64, and then kept as float32, four bytes each. y: (N,) or (N, 1); whole
+    numbers from 0 (floats and booleans too), the classes being those up to the highest, or names, in their order.
 
     Args:
         seed: unused; the split is the file's.
@@ -33,46 +39,65 @@ def npz(
 
     Raises:
         SpecError: the file or an array is not there, holds Python objects (they are never unpickled),
-            or has another shape or type; `path` is relative; an unknown augmentation.
+            or has another shape or type; a value is not finite, or float32 cannot tell values apart that are not
+            standardised; both sets are in different units; `path` is relative; an unknown augmentation.
     """
     names, file = as_names(augment), in_full("path", path)
-    arrays = {}
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            for key in ("x_train", "y_train", "x_test", "y_test"):
-                arrays[key] = archive[key]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    arrays = _read(file)
+    train, test = (_samples(key, arrays[key], channels_last, file) for key in ("x_train", "x_test"))
+    if not len(train) or not len(test):
+        raise SpecError(f"dataset.path: {file} has {len(train)} training and {len(test)} test samples: an empty set",
+                        "give both at least one sample")
+    if train.shape[1:] != test.shape[1:]:
         raise SpecError(
-            f"dataset.path: {file} cannot be read: {error}",
-            "write it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...), numbers only",
-        ) from error
-    train_x, test_x = (_samples(key, arrays[key], channels_last) for key in ("x_train", "x_test"))
-    train_y, test_y = (_labels(key, arrays[key]) for key in ("y_train", "y_test"))
-    if standardise and len(train_x) and train_x.shape[1:] == test_x.shape[1:]:
-        _standardise(train_x, test_x)
-    classes = max(int(y.max()) + 1 if len(y) else 0 for y in (train_y, test_y))
+            f"dataset.path: training samples of {file} have shape {train.shape[1:]}, test samples {test.shape[1:]}",
+            "prepare both sets in the same way",
+        )
+    _check_units(train, test, file)
+    convert = _standardise if standardise else as_float32
+    train_x, test_x = convert(train, test, (f"x_train of {file}", f"x_test of {file}"))
+    train_y, test_y, classes = class_numbers(arrays["y_train"], arrays["y_test"], file)
     return Dataset(train_x, train_y, test_x, test_y, classes, names)
 
 
-def _samples(key: str, array: np.ndarray, channels_last: bool) -> Tensor:
-    if array.dtype.kind not in "buif" or array.ndim not in (2, 3, 4):
+def _read(file: Path) -> dict[str, np.ndarray]:
+    key, arrays = "", {}
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            for key in _KEYS:
+                arrays[key] = archive[key]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error,
+            MemoryError) as error:  # fmt: skip
         raise SpecError(
-            f"dataset.path: {key} is {array.dtype} of shape {array.shape}",
+            f"dataset.path: {f'{key} of ' if key else ''}{file} cannot be read: {error}",
+            "write it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...), numbers only",
+        ) from error
+    return arrays
+
+
+def _samples(key: str, array: np.ndarray, channels_last: bool, file: Path) -> np.ndarray:
+    """As (n, features) or (n, channels, height, width), in the type that it has."""
+    if array.dtype.kind not in "buif" or array.ndim not in (2, 3, 4) or 0 in array.shape[1:]:
+        raise SpecError(
+            f"dataset.path: {key} is {array.dtype} of shape {array.shape} in {file}",
             "make it numbers, (N, features), (N, height, width) or (N, channels, height, width)",
         )
     if array.ndim == 3:
-        array = array[:, None]
-    elif array.ndim == 4 and channels_last:
-        array = array.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.array(array, np.float32, order="C"))
+        return array[:, None]
+    return array.transpose(0, 3, 1, 2) if array.ndim == 4 and channels_last else array
 
 
-def _labels(key: str, array: np.ndarray) -> Tensor:
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.dtype.kind not in "ui" or array.ndim != 1:
+def _check_units(train: np.ndarray, test: np.ndarray, file: Path) -> None:
+    """Refuse sets of which one is in 0..255, say, and the other in 0..1: a model would learn nothing of it.
+
+    Images are compared always, tables where one set has integers and the other fractions.
+    """
+    if train.ndim == 2 and (train.dtype.kind == "f") == (test.dtype.kind == "f"):
+        return
+    most = [max(abs(float(array.min())), abs(float(array.max()))) for array in (train, test)]
+    if np.isfinite(most).all() and min(most) > 0 and max(most) > _UNLIKE * min(most):
         raise SpecError(
-            f"dataset.path: {key} is {array.dtype} of shape {array.shape}",
-            "make it whole numbers, one label per sample",
+            f"dataset.path: x_train of {file} is {train.dtype} up to {most[0]:g}, x_test {test.dtype} up to "
+            f"{most[1]:g}",
+            "bring both to one scale: divide both by the same number",
         )
-    return torch.from_numpy(array.astype(np.int64))

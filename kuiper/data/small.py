@@ -32,7 +32,8 @@ def iris(seed: int, test_samples: int = 30) -> Dataset:
     table = _table("iris.csv", skip=1)
     x, y = table[:, :-1], table[:, -1].long()
     train, test = _split(seed, "iris", len(x), test_samples)
-    x = (x - x[train].mean(0)) / x[train].std(0)
+    deviation = x[train].std(0, correction=min(1, len(train) - 1))  # may be zero over few samples
+    x = (x - x[train].mean(0)) / torch.where(deviation > 0, deviation, 1.0)
     return _dataset(x, y, train, test, classes=3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from kuiper.aggregation.sums import ordered_sum
 from kuiper.data import Dataset
 from kuiper.learner.batches import Batches
 from kuiper.learner.engines import ENGINES
-from kuiper.learner.evaluate import evaluate
+from kuiper.learner.evaluate import evaluate, trusted_batches
 from kuiper.learner.flat import FlatModel
 from kuiper.optim import Optimizer
 
@@ -111,4 +112,9 @@ class Learner:
 
     def evaluate(self, theta: torch.Tensor) -> dict[str, float]:
         """top_1, top_5 (percent) and loss of theta (d,) on the test set, and on a validation set, if any."""
-        return evaluate(self.model, theta, self.data)
+        return evaluate(self.model, theta, self.data, self._trusted)
+
+    @cached_property
+    def _trusted(self) -> list[torch.Tensor]:
+        """The same in every process, and of the labels as they are: no attack acts on them."""
+        return trusted_batches(self.data.train_y, self.batches.seed)

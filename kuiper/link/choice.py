@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kuiper import random
 from kuiper.attacks.adversary import Adversary
 from kuiper.errors import QuorumLost
 from kuiper.link.base import Channel
@@ -14,7 +15,8 @@ def first(clock: VirtualClock | None, adversary: Adversary, model: Channel, repl
           to: np.ndarray, quorum: int | None, deadline: float | None, minimum: int) -> np.ndarray:
     """The nodes of `to` whose rows are in first, ascending; the clock goes on to the last of them.
 
-    By default the rows of Byzantine nodes arrive before all others; ties go by node.
+    By default the rows of Byzantine nodes arrive before all others. Ties are drawn by seed, step and node: by id, the
+    same nodes of a cluster of equal devices would be left out at every step, and their samples with them.
 
     Args:
         clock: None where everything takes no time.
@@ -28,10 +30,11 @@ def first(clock: VirtualClock | None, adversary: Adversary, model: Channel, repl
     """
     wanted = len(to) if quorum is None else min(quorum, len(to))
     begun = clock.hub if clock else 0.0
+    to = to[np.argsort(random.keys(adversary.seed, "tie", to, step))]  # sorts from here on keep this order
     arrival = clock.arrivals(model, reply, to) if clock else np.zeros(len(to))
     byzantine = np.isin(to, adversary.byzantine)
     arrival[byzantine] = begun
-    order = np.lexsort((to, ~byzantine, arrival))[:wanted]
+    order = np.lexsort((~byzantine, arrival))[:wanted]
     order = order[arrival[order] <= begun + (np.inf if deadline is None else deadline)]
     if clock:
         everyone = len(order) == wanted

@@ -42,7 +42,7 @@ class Profiles:
         """When each node's `size` bytes are in, given when each is ready (both seconds).
 
         The server's port serves what has arrived in order, at full rate: the last byte is in
-        at the same instant as under fair sharing.
+        at the same instant as under fair sharing. Ties are served in the order of `nodes`.
         """
         rate = np.minimum(self.kbit_per_s[nodes], self.server_kbit_per_s)
         arrival = ready + self.latency[nodes] + transfer(size, rate)
@@ -50,7 +50,7 @@ class Profiles:
         if not service > 0:
             return arrival
         port_free = -np.inf
-        for place in np.lexsort((nodes, arrival)):
+        for place in np.argsort(arrival, kind="stable"):
             port_free = max(arrival[place], port_free + service)
             arrival[place] = port_free
         return arrival

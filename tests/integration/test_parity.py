@@ -29,7 +29,7 @@ FAMILIES = {
         **STEPS, "algorithm": "parameter_server", "num_workers": 4, "num_byzantine": 1,
         "aggregator": "median", "attack": "crash"},
     "all_reduce": {**STEPS, "algorithm": "all_reduce", "num_workers": 3, "num_byzantine": 1, "attack": "label_flip",
-        "row_dtype": "float16"},
+        "row_dtype": "float16", **NORMALISED, "validation": 0.1},
     "elastic_gossip": {
         **STEPS, "algorithm": {"elastic_gossip": {"probability": 0.7}}, "num_workers": 4,
         "num_byzantine": 1, "attack": {"ipm": {"eps": 0.5}}},

@@ -217,12 +217,11 @@ def test_a_constant_feature_is_only_centred(file: Path) -> None:
     [
         ({"x_train": np.array([{}] * 60)}, "allow_pickle"),
         ({"x_train": np.array(["a"] * 60)}, "x_train is <U1"),
+        ({"x_train": np.zeros((60, 0)), "x_test": np.zeros((20, 0))}, r"x_train is float64 of shape \(60, 0\)"),
         ({"x_test": np.zeros((20, 6))}, "test samples"),
         ({"x_train": np.full((60, 5), np.nan)}, "not finite"),
-        ({"y_test": np.zeros(20)}, "y_test is float64"),
         ({"y_train": np.arange(59)}, "train_y is"),
-        ({"y_train": np.arange(60) - 1}, r"span \[-1, 58\]"),
-        ({"x_train": np.zeros((0, 5)), "y_train": np.zeros(0, int)}, "train set is empty"),
+        ({"x_train": np.zeros((0, 5)), "y_train": np.zeros(0, int)}, "0 training and 20 test samples"),
     ],
 )
 def test_arrays_that_are_no_dataset(file: Path, change: dict, message: str) -> None:
@@ -300,7 +299,7 @@ def test_folders_that_are_no_dataset(folder: Path) -> None:
     refused("size: 0", size=0)
     refused("train cannot be used", folder / "train")
     (folder / "test" / "x").mkdir()
-    refused("no valid file for the classes x")
+    refused("x has no image")
     picture(0).save(folder / "test" / "x" / "0.png")
     refused("has the class 'x', which train has not")
     (folder / "test" / "x" / "0.png").unlink()
