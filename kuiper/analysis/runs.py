@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class Run:
         bytes: moved by the algorithm so far: to and from the server, and between peers.
         virtual: whether the clock is virtual.
         unit: step or round.
+        state: SUCCEEDED, RUNNING, STOPPED, FAILED and so on; "" where nothing tells.
+        diverged: the step or round at which it diverged; None if it did not.
     """
 
     label: str
@@ -51,27 +54,37 @@ class Run:
     bytes: int
     virtual: bool
     unit: str
+    state: str = ""
+    diverged: int | None = None
+
+    @property
+    def sound(self) -> tuple[int, ...]:
+        """Indices of the evaluations before it diverged."""
+        return tuple(index for index, step in enumerate(self.rounds) if self.diverged is None or step < self.diverged)
 
 
-def load_runs(folders: Sequence[Path]) -> list[Run]:
+def load_runs(folders: Sequence[Path], states: Mapping[Path, str] | None = None) -> list[Run]:
     """Load run directories and label them by what differs.
+
+    Args:
+        states: of runs, by their directory, as they were observed; of others, what their directory says.
 
     Raises:
         RecordError: there is no directory, one is no run, or one has no evaluation yet.
     """
     if not folders:
         raise RecordError("no run to read", "name at least one run directory")
-    runs = [_load(Path(folder)) for folder in folders]
+    runs = [_load(Path(folder), (states or {}).get(Path(folder))) for folder in folders]
     names = labels([run.config for run in runs])
     return [replace(run, label=name) for run, name in zip(runs, names, strict=True)]
 
 
-def _load(folder: Path) -> Run:
+def _load(folder: Path, state: str | None) -> Run:
     config = _read_config(folder / "config.yaml")
     evaluations = _evaluations(folder / "ps" / "training_perf")
     if not evaluations:
         raise RecordError(f"{folder} has no evaluation yet", "wait for the first one")
-    conf = config["conf"]
+    conf, events = config["conf"], read_metrics(folder / "ps" / "metrics.jsonl")
     virtual = conf.get("clock") == "virtual" or (
         conf.get("clock", "auto") == "auto" and config["job"].get("mode") == "simulate"
     )
@@ -84,10 +97,38 @@ def _load(folder: Path) -> Run:
         top_1=tuple(each["top_1: "] for each in evaluations),
         worst=_worst(evaluations),
         loss=tuple(each["loss"] for each in evaluations),
-        bytes=_bytes_moved(folder / "ps" / "metrics.jsonl"),
+        bytes=_bytes_moved(events),
         virtual=virtual,
         unit="round" if conf.get("rounds") is not None else "step",
+        state=_state(folder) if state is None else state,
+        diverged=_diverged(events, evaluations),
     )
+
+
+def _diverged(events: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> int | None:
+    """The first step that the record calls diverged, or whose test loss is not finite."""
+    steps = [event["step"] for event in events if event.get("event") == "diverged" and "step" in event]
+    steps += [each["round"] for each in evaluations if not math.isfinite(each["loss"])]
+    return min(steps, default=None)
+
+
+def _state(folder: Path) -> str:
+    """The state of a run as its directory on this machine tells it; "" where that has no ledger."""
+    job, ended = _read_json(folder / "job.json"), _read_json(folder / "ps" / "exit.json")
+    if job.get("final"):
+        return str(job["final"].get("state", ""))
+    if ended:
+        return "STOPPED" if ended.get("reason") == "stopped" else "FAILED" if ended.get("code") else "SUCCEEDED"
+    return "RUNNING" if job else ""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """An object from a file; {} where there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _evaluations(path: Path) -> list[dict[str, Any]]:
@@ -128,8 +169,8 @@ def _worst(evaluations: Sequence[dict[str, Any]]) -> tuple[float, ...]:
     return tuple(each.get("worst", each["top_1: "]) for each in evaluations)
 
 
-def _bytes_moved(path: Path) -> int:
+def _bytes_moved(events: Sequence[Mapping[str, Any]]) -> int:
     """What a server received and sent; for peers what they sent, which their observer sums."""
-    steps = [line for line in read_metrics(path) if line.get("event") == "step"]
+    steps = [line for line in events if line.get("event") == "step"]
     peers = [line["peer_bytes_out"] for line in steps if "peer_bytes_out" in line]
     return sum(peers) if peers else sum(line.get("bytes_in", 0) + line.get("bytes_out", 0) for line in steps)
