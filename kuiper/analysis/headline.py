@@ -9,6 +9,8 @@ from kuiper.analysis.curves import Curve
 from kuiper.analysis.labels import differing_keys, is_other_data, show
 from kuiper.analysis.panels import key_of_marks
 
+SEPARATOR = "  ·  "
+
 
 def headline(curves: Sequence[Curve]) -> tuple[str, str]:
     """Title and subtitle: what all runs share; what differs is in the labels."""
@@ -44,7 +46,13 @@ def headline(curves: Sequence[Curve]) -> tuple[str, str]:
         worst = "thin line: the worst" if counts[-1] > 1 else "band: down to the worst"
         facts.append(f"line: mean over honest peers, {worst}")
     facts.append(key_of_marks(curves))
-    return title, "  ·  ".join(fact for fact in facts if fact)
+    return title, SEPARATOR.join(fact for fact in facts if fact)
+
+
+def caption(curves: Sequence[Curve]) -> str:
+    """Title and subtitle in one, for below a picture that has neither."""
+    title, subtitle = headline(curves)
+    return ". ".join([title, *subtitle.split(SEPARATOR)]) + "."
 
 
 def cautions(curves: Sequence[Curve]) -> list[str]:

@@ -47,7 +47,7 @@ def plot(
     from kuiper.cluster.store import find, observe
 
     percent = None if target is None else parse_percent(target)
-    from kuiper.analysis import Width, X, cautions, check_clocks, check_output, compare, headline, load_curves, plot_curves
+    from kuiper.analysis import Width, X, caption, cautions, check_clocks, check_output, compare, load_curves, plot_curves
 
     check_output(output)
     axis = None if x is None else X.TIME if x == "time" else X.ROUND
@@ -68,14 +68,14 @@ def plot(
     warned = cautions(curves)
     for caution in warned:
         note(f"note: {caution}")
-    caption = ". ".join(filter(None, headline(curves)))
+    below = caption(curves)
     if as_json:
-        print_json({"output": str(output.absolute()), "configurations": rows, "caption": caption, "cautions": warned})
+        print_json({"output": str(output.absolute()), "configurations": rows, "caption": below, "cautions": warned})
     elif not quiet:
         print_table(rows)
         print(output)
         if width:
-            print(f"caption: {caption}")
+            print(f"caption: {below}")
     if lacking:
         fail(PartlyDone("left out: " + "; ".join(each.message for each in lacking), lacking[0].remedy), as_json)
 

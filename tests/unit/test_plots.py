@@ -10,7 +10,8 @@ import pytest
 from test_analysis import config, run_dir
 from typer.testing import CliRunner
 
-from kuiper.analysis import X, Width, cautions, compare, headline, load_curves, plot_curves
+from kuiper.analysis import X, Width, cautions, compare, load_curves, plot_curves
+from kuiper.analysis.headline import headline
 from kuiper.analysis.panels import limits
 from kuiper.analysis.plot import draw
 from kuiper.analysis.style import line_style
