@@ -58,7 +58,7 @@ class Lines:
 
 
 class Bar:
-    """A live progress bar with step, accuracy, loss and rate; for terminals."""
+    """A live progress bar with step or round, test accuracy, training loss and rate; for terminals."""
 
     WINDOW = 3.0
 
@@ -67,12 +67,13 @@ class Bar:
         self.task = progress.add_task("starting", total=None, accuracy="", loss="", rate="")
         self.recent: deque[tuple[float, int]] = deque()
         self.total: int | None = None
+        self.unit = "step"
         progress.start()
 
     def show(self, event: dict[str, Any]) -> None:
         kind, step = event.get("event"), event.get("step")
         if kind == "start":
-            self.total = event.get("steps")
+            self.total, self.unit = event.get("steps"), event.get("unit", "step")
             self.progress.update(self.task, total=self.total, description=str(event.get("algorithm", "")))
         elif kind == "step" and step is not None:
             self.recent.append((event.get("time", 0.0), step))
@@ -80,10 +81,10 @@ class Bar:
                 self.recent.popleft()
             (first, first_step), (last, last_step) = self.recent[0], self.recent[-1]
             rate = (last_step - first_step) / (last - first) if last > first else None
-            loss = number(event.get("loss"), "loss {:.3f}")
-            self.progress.update(self.task, completed=step, loss=loss, rate=number(rate, "{:.1f}", "/s"))
+            loss = number(event.get("loss"), "training loss {:.3f}")
+            self.progress.update(self.task, completed=step, loss=loss, rate=number(rate, "{:.1f}", f" {self.unit}s/s"))
         elif kind == "evaluation":
-            accuracy = number(event.get("top_1"), "accuracy {:.2f}%")
+            accuracy = number(event.get("top_1"), "test accuracy {:.2f}%")
             self.progress.update(self.task, completed=step, accuracy=accuracy)
         elif kind == "end":
             self.progress.update(self.task, completed=self.total)

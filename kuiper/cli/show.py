@@ -110,5 +110,5 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
     """One line about an evaluation; accuracies in percent."""
     names = {"top_1": "accuracy", "worst": "worst node", "average_model": "average model"}
     parts = [number(evaluation.get(key), f"{label} {{:.2f}}%") for key, label in names.items()]
-    parts.append(number(evaluation.get("loss"), "loss {:.4f}"))
+    parts.append(number(evaluation.get("loss"), "test loss {:.4f}"))
     return ", ".join(filter(None, parts))

@@ -135,6 +135,7 @@ def _say_submitted(jobs: Sequence[Job], quiet: bool, detached: bool) -> None:
 def _say_ended(job: Job, status: JobStatus, quiet: bool) -> None:
     from kuiper.cli.show import evaluation_text, program, short
     from kuiper.cluster.agent import read
+    from kuiper.cluster.resume import unit_of
 
     took = ""
     if status.processes and status.processes[0].ended and status.processes[0].started:
@@ -146,7 +147,7 @@ def _say_ended(job: Job, status: JobStatus, quiet: bool) -> None:
     if remedy and status.state.exit_code == 100:
         print(f"  -> {remedy}")
     if status.evaluation:
-        print(f"  step {status.evaluation.get('step')}: {evaluation_text(status.evaluation)}")
+        print(f"  {unit_of(job)} {status.evaluation.get('step')}: {evaluation_text(status.evaluation)}")
     rank_0 = job.paths.process(job.processes[0].name)
     if rank_0.training_perf.exists():
         print(f"  training_perf: {short(rank_0.training_perf)}")

@@ -24,6 +24,7 @@ class Recorder:
         folder: the process's folder in the run directory; must exist.
         name: of the process, e.g. ps or worker_1.
         header: arguments of `TrainingPerf` on rank 0; None elsewhere.
+        unit: what one iteration is called, step or round; log lines say it.
 
     Attributes:
         log: a logger whose JSON lines go to stderr, which the agent keeps as the process's log.
@@ -33,12 +34,14 @@ class Recorder:
         RecordError: from every method, when something cannot be written.
     """
 
-    def __init__(self, folder: Path, name: str, header: dict[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path, name: str, header: dict[str, Any] | None = None,
+                 unit: str = "step") -> None:
         self.log = bunyan_logger(name, sys.stderr)
         self.metrics = MetricsLog(Path(folder) / "metrics.jsonl")
         self._perf = None if header is None else TrainingPerf(**header)
         self._perf_path = Path(folder) / "training_perf"
         self._trackers = Trackers((), folder, {}, self.log)
+        self._unit = unit
         self._ended = False
         self._began = time.perf_counter()
         self._seconds = dict.fromkeys(PHASES, 0.0)
@@ -71,7 +74,7 @@ class Recorder:
         """Go on after `step`: drop what was recorded later, and take up what `state` said of the record."""
         self.metrics.cut(step)
         self.metrics.event("resumed", step=step, **values)
-        self.log.info("training goes on", extra={"step": step, **values})
+        self.log.info("training goes on", extra={"step": step, "unit": self._unit, **values})
         if state is not None:
             self._began = time.perf_counter() - state["wall"]
             self._totals = state["totals"]
@@ -136,7 +139,7 @@ class Recorder:
         """
         scores = {"clock": clock, "top_1": top_1, "top_5": top_5, "loss": loss, **more}
         self.metrics.event("evaluation", step=step, **scores, digest=digest)
-        self.log.info("evaluation", extra={"step": step, **scores})
+        self.log.info("evaluation", extra={"step": step, "unit": self._unit, **scores})
         self._trackers.evaluation(step, scores)
         if self._perf is not None:
             wall = time.perf_counter() - self._began
@@ -146,7 +149,7 @@ class Recorder:
     def end(self, step: int) -> None:
         """The job reached its end after `step`."""
         self.metrics.event("end", step=step)
-        self.log.info("training ends", extra={"step": step})
+        self.log.info("training ends", extra={"step": step, "unit": self._unit})
         self._ended = True
 
     def close(self) -> None:
