@@ -60,6 +60,12 @@ class JobFailed(KuiperError):
     exit_code = 100
 
 
+class NotEnded(KuiperError):
+    """The job has not come so far yet."""
+
+    exit_code = 101
+
+
 class QuorumLost(JobFailed):
     """Fewer live senders than the gather needs."""
 

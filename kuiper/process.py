@@ -58,10 +58,11 @@ class Process:
         self.queued = queued
         self.folder = run_dir / self.plan[rank]["name"]
         write_json((run_dir if rank == 0 else self.folder) / "environment.json", environment(Path(__file__).parent))
+        self.unit = "round" if self.conf["rounds"] else "step"
         self.recorder = Recorder(self.folder, self.plan[rank]["name"], self.header() if rank == 0 else None,
-                                 self.conf.get("on_divergence", "go_on"))  # older runs do not have it
+                                 self.conf.get("on_divergence", "go_on"), self.unit)  # older runs do not have it
         self.keeper = Keeper(self.folder / "checkpoint", self.conf["checkpoint_interval"],
-                             self.recorder.log.warning)
+                             self.recorder.log.warning, self.unit)
 
     def header(self) -> dict[str, Any]:
         """What training_perf says of the job."""
@@ -166,7 +167,7 @@ class Process:
         """The first line of the record."""
         conf = self.conf
         self.recorder.start(
-            steps=job.steps, unit="round" if conf["rounds"] else "step", algorithm=conf["algorithm"]["_name_"],
+            steps=job.steps, unit=self.unit, algorithm=conf["algorithm"]["_name_"],
             model=conf["model"]["_name_"], dataset=conf["dataset"]["_name_"],
             parameters=job.learner.parameters, processes=len(self.plan),
             num_workers=len(job.nodes), byzantine=job.byzantine.tolist())
@@ -197,7 +198,7 @@ class Process:
                     if stateful and step not in steps and np.isin(self.blocks[rank], saved["present"]).any()]
                 if not lacking:
                     return [step, max(saved["times"])]
-                self.recorder.log.warning("step %d is not whole at %s", step, ", ".join(lacking))
+                self.recorder.log.warning("%s %d is not whole at %s", self.unit, step, ", ".join(lacking))
             return [0, 0.0]
 
         told = (mine + [-1] * KEPT)[:KEPT]
@@ -227,5 +228,6 @@ class Process:
 
     def notify(self, event: str, **values: Any) -> None:
         """Something that a person should know: in the log and among the metrics."""
-        self.recorder.log.warning("%s: %s", event, ", ".join(f"{k} {v}" for k, v in values.items()))
+        said = ((self.unit if name == "step" else name, value) for name, value in values.items())
+        self.recorder.log.warning("%s: %s", event, ", ".join(f"{name} {value}" for name, value in said))
         self.recorder.metrics.event(event, **values)

@@ -6,8 +6,10 @@ anything starts, and what `manager.py rules` prints.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import math
+import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -29,26 +31,59 @@ def table(group: str) -> dict[str, dict[str, Any]]:
     return {file.stem: {"_name_": file.stem} | (yaml.safe_load(file.read_text()) or {}) for file in files}
 
 
+def needing_f(pres: Sequence[Conf], rule: Conf) -> Conf | None:
+    """The first part of a composition whose bound on n has f in it; None where none does."""
+    parts = (*pres, *_within(rule))
+    return next((part for part in parts if (part.get("_needs_") or {}).get("f")), None)
+
+
 def chosen(group: str, word: Any) -> dict[str, Any]:
     """A choice as a spec writes it, `name` or `{name: {parameter: value}}`, with its defaults filled in.
 
     Raises:
-        SpecError: there is no such name or parameter.
+        SpecError: there is no such name or parameter, or a value is of another kind or out of bounds.
     """
     name, given = split(word)
     known = table(group)
     if name not in known:
-        raise SpecError(f"{group}: there is no {name!r}", f"known: {', '.join(known)}")
+        raise SpecError(f"{group}: there is no {name!r}", _nearest(name, known))
     conf = dict(known[name])
     for parameter, value in given.items():
         if parameter.startswith("_") or parameter not in conf:
             taken = [key for key in conf if not key.startswith("_")]
             raise SpecError(f"{group}: {name} has no parameter {parameter!r}",
-                            f"it has {', '.join(taken)}" if taken else "it has none")
+                            _nearest(parameter, taken) if taken else "it has none: leave it out")
+        if parameter not in (conf.get("_rules_") or ()):
+            _require_value(group, conf, parameter, value)
         conf[parameter] = value
     for parameter in conf.get("_rules_") or ():
         conf[parameter] = chosen("aggregator", conf[parameter])
     return conf
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(known)}"
+
+
+def _require_value(group: str, conf: Conf, parameter: str, value: Any) -> None:
+    """Raise SpecError unless a parameter may have this value, by its default and its bounds."""
+    name, default = f"{group}: {conf['_name_']}.{parameter} is {value!r}", conf[parameter]
+    stated = (conf.get("_types_") or {}).get(parameter)
+    if value is None and (default is None or stated):
+        return
+    choices = (conf.get("_choices_") or {}).get(parameter)
+    if choices and value not in choices:
+        raise SpecError(f"{name}, and must be one of {', '.join(choices)}", _nearest(str(value), choices))
+    kind = stated or type(default).__name__
+    types = {"int": numbers.Integral, "float": numbers.Real, "bool": bool}.get(kind)
+    if types and (not isinstance(value, types) or isinstance(value, bool) and kind != "bool" or value != value):
+        words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        raise SpecError(f"{name}, and must be {words[kind]}", f"its default is {'empty' if default is None else default}")
+    low, high = (conf.get("_bounds_") or {}).get(parameter, (None, None))
+    if low is not None and value < low or high is not None and value > high:
+        bound = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
+        raise SpecError(f"{name}, and must be {bound}", f"write {low if value < low else high:g}, or one within")
 
 
 def split(word: Any) -> tuple[str, dict[str, Any]]:

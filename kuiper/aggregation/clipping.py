@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kuiper.aggregation.cloud import Applied, Cloud, Weights, majority, mixes
+from kuiper.aggregation.cloud import Applied, Cloud, Weights, majority, mixes, of_rows
 from kuiper.errors import SpecError
 
 
+@of_rows
 def centered_clipping(rows_nd: Tensor, f: int, *, tau: float = 10.0, iterations: int = 3,
                       state: dict[str, Tensor] | None = None) -> Tensor:
     """v <- v + mean((x_i - v) min(1, tau / ||x_i - v||)) (Karimireddy, He & Jaggi 2021).

@@ -23,6 +23,7 @@ from kuiper.aggregation._blas import on_one_thread
 from kuiper.aggregation._bounds import require
 from kuiper.aggregation._finite import refuse_beyond
 from kuiper.aggregation._order import statistic
+from kuiper.arguments import as_count, as_rows
 
 Weights = np.ndarray
 """float64: (m,) of a rule whose result is the weighted mean, (1, m) of one whose result is the weighted sum;
@@ -227,8 +228,8 @@ def in_n_space(weigh: Callable[..., Weights]) -> Callable[..., Tensor]:
 
     @wraps(weigh)
     def rule(rows_nd: Tensor, f: int, **parameters: Any) -> Tensor:
-        cloud = Cloud(rows_nd, f, weigh.__name__)
-        return cloud.mean(weigh(cloud, f, **parameters))
+        cloud = Cloud(*_checked(weigh, rows_nd, f), weigh.__name__)
+        return cloud.mean(weigh(cloud, cloud.f, **parameters))
 
     rule.weigh, rule.on = weigh, weighing(weigh)
     return rule
@@ -243,8 +244,28 @@ def by_coordinate(rule: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return rule(cloud.vectors(), f, **parameters), None
         return torch.cat([rule(block, f, **parameters) for block in cloud.blocks()]), None
 
-    rule.on = on
-    return rule
+    checked = of_rows(rule)
+    checked.on = on
+    return checked
+
+
+def of_rows(rule: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A rule (rows (n, d), f) -> (d,) whose arguments are checked; of rows that require a gradient it takes the
+    values.
+
+    Raises:
+        SpecError: rows or f are not what the rule takes.
+    """
+
+    @wraps(rule)
+    def checked(rows_nd: Tensor, f: int, **parameters: Any) -> Tensor:
+        return rule(*_checked(rule, rows_nd, f), **parameters)
+
+    return checked
+
+
+def _checked(rule: Callable[..., Any], rows_nd: Any, f: Any) -> tuple[Tensor, int]:
+    return as_rows(rows_nd, rule.__name__), as_count(f, "f")
 
 
 def mixes(weigh: Callable[..., Weights]) -> Callable[..., Tensor]:
@@ -252,8 +273,8 @@ def mixes(weigh: Callable[..., Weights]) -> Callable[..., Tensor]:
 
     @wraps(weigh)
     def pre_aggregator(rows_nd: Tensor, f: int, **parameters: Any) -> Tensor:
-        cloud = Cloud(rows_nd, f, weigh.__name__)
-        return combine(rows_nd, weigh(cloud, f, **parameters))
+        cloud = Cloud(*_checked(weigh, rows_nd, f), weigh.__name__)
+        return combine(cloud.rows_nd, weigh(cloud, cloud.f, **parameters))
 
     pre_aggregator.weigh = weigh
     return pre_aggregator

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kuiper.aggregation import kernels
 from kuiper.aggregation._finite import infinitely_far
-from kuiper.aggregation.cloud import Cloud, Weights, by_coordinate, in_n_space, majority, weighing
+from kuiper.aggregation.cloud import Cloud, Weights, by_coordinate, in_n_space, majority, of_rows, weighing
 from kuiper.aggregation.nearest import trusted
 
 
@@ -77,6 +77,7 @@ def signguard(cloud: Cloud, f: int) -> Weights:
     return _mean_of_clipped(norms, median, chosen)
 
 
+@of_rows
 def clipped_clustering(rows_nd: Tensor, f: int, *, state: dict[str, Tensor] | None = None) -> Tensor:
     """Mean of the larger of two clusters of rows, clipped to the median of all norms so far (Li, Ngai &
     Voigt 2023).

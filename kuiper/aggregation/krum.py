@@ -10,7 +10,7 @@ from kuiper.aggregation._bounds import require
 from kuiper.aggregation._finite import refuse_beyond
 from kuiper.aggregation._order import statistic
 from kuiper.aggregation._ties import ascending
-from kuiper.aggregation.cloud import Applied, Cloud, Weights, in_n_space
+from kuiper.aggregation.cloud import Applied, Cloud, Weights, in_n_space, of_rows
 from kuiper.errors import SpecError
 
 VARIANTS = {"paper": (2, 2, 2), "byzfl": (2, 1, 0), "garfield": (1, 1, 2), "epfml": (4, 2, 2)}
@@ -106,6 +106,7 @@ def _of_nearest(squared_mm: np.ndarray, neighbours: int) -> np.ndarray:
     return counted_mm
 
 
+@of_rows
 def bulyan(rows_nd: Tensor, f: int, *, m: int | None = 1, variant: str = "paper") -> Tensor:
     """Krum picks, the median judges (El Mhamdi, Guerraoui & Rouault 2018).
 

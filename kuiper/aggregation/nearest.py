@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kuiper.aggregation._order import statistic
 from kuiper.aggregation._ties import ascending
-from kuiper.aggregation.cloud import Applied, Cloud, Weights, apply, in_n_space, majority, unwrapped
+from kuiper.aggregation.cloud import Applied, Cloud, Weights, apply, in_n_space, majority, of_rows, unwrapped
 from kuiper.errors import JobFailed, SpecError
 
 
@@ -108,6 +108,7 @@ def trusted(cloud: Cloud, rule: str, reference: int) -> None:
                         "an honest node diverged: lower the learning rate")
 
 
+@of_rows
 def ctma(rows_nd: Tensor, f: int, *, base: Callable[..., Tensor]) -> Tensor:
     """Centred trimmed meta-aggregator: mean of exactly the n - f rows nearest base(rows) (Dahan & Levy 2024).
 

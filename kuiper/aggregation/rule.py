@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kuiper import random, registry
 from kuiper.aggregation.cloud import Cloud, apply, unwrapped
+from kuiper.arguments import as_count, as_rows
 from kuiper.errors import SpecError
 from kuiper.registry import Conf
 
@@ -25,22 +26,28 @@ class Rule:
     Args:
         rule: as `registry.chosen` gives it: its name, bound and parameters.
         pre: pre-aggregators likewise, in the order in which they are applied.
-        f: declared Byzantine rows; a call may say another number.
+        f: declared Byzantine rows, a whole number; a call may say another. None: 0, of rules that need none.
         seed: of rules that draw; a draw depends on it, on the name of what draws, and on the step.
         build: makes functions of choices; None takes their `_target_`.
 
     Raises:
-        SpecError: the rule trusts a row, and a pre-aggregator leaves none in its place.
+        SpecError: the rule trusts a row, and a pre-aggregator leaves none in its place; f is no whole number of
+            0 or more, or is not given and needed.
 
     Attributes:
         state: what is kept between calls, named tensors; replaced, never changed in place.
         weights: (n,) float64, what each row counted in the last result; None for a rule without weights.
     """
 
-    def __init__(self, rule: Conf, pre: Sequence[Conf] = (), f: int = 0, seed: int = 0,
+    def __init__(self, rule: Conf, pre: Sequence[Conf] = (), f: int | None = None, seed: int = 0,
                  build: Build | None = None) -> None:
         registry.require_trust(pre, rule)
-        self.conf, self.pre_confs, self.f, self.seed = rule, list(pre), f, seed
+        needing = registry.needing_f(pre, rule)
+        if f is None and needing is not None:
+            raise SpecError(f"{needing['_name_']} needs f, the number of Byzantine rows to tolerate, and none is given",
+                            f"pass f=1, say; it needs {registry.bound(needing)} rows")
+        self.conf, self.pre_confs, self.seed = rule, list(pre), seed
+        self.f = 0 if f is None else as_count(f, "f")
         build = build or registry.function
         self._rule = _built(rule, build)
         self._pres = [_built(one, build) for one in pre]
@@ -52,18 +59,18 @@ class Rule:
         """The aggregate (d,) in the rows' dtype and on their device; the rows are never changed.
 
         Args:
-            rows_nd: any float dtype, any layout.
+            rows_nd: (n, d) of float16, bfloat16, float32 or float64, any strides. Of rows that require a gradient
+                only the values are used: the result requires none.
             f: in place of the rule's own.
             step: what draws are keyed by; None counts calls.
 
         Raises:
+            SpecError: rows or f are of another kind.
             TooManyByzantine: the composition is not defined for so few rows.
             JobFailed: more than f rows are not finite, or a search passed its limit.
         """
-        f, n = self.f if f is None else f, len(rows_nd)
-        if f < 0:
-            raise SpecError(f"{self}: f = {f} is below 0",
-                            "f counts the Byzantine nodes to tolerate: 0 or more")
+        rows_nd = as_rows(rows_nd, str(self))
+        f, n = self.f if f is None else as_count(f, "f"), len(rows_nd)
         registry.require_defined(self.pre_confs, self.conf, n, f)
         self._calls += 1
         step = self._calls if step is None else step
@@ -139,7 +146,7 @@ class _Shelf(dict):
         self._rule.state[f"{self._role}.{name}"] = value
 
 
-def make(spec: Any, f: int = 0, pre: Any = (), seed: int = 0) -> Rule:
+def make(spec: Any, f: int | None = None, pre: Any = (), seed: int = 0) -> Rule:
     """A rule from the words of a spec.
 
     >>> import torch
@@ -148,13 +155,13 @@ def make(spec: Any, f: int = 0, pre: Any = (), seed: int = 0) -> Rule:
 
     Args:
         spec: `name` or `{name: {parameter: value}}`, as behind `aggregator:`.
-        f: declared Byzantine rows.
+        f: declared Byzantine rows; needed but for rules that tolerate none.
         pre: one or a list of them, as behind `pre_aggregator:`.
         seed: of rules that draw.
 
     Raises:
-        SpecError: there is no such name or parameter, or the rule trusts a row and a pre-aggregator leaves
-            none in its place.
+        SpecError: there is no such name, parameter or value; f is missing or no whole number; or the rule trusts
+            a row and a pre-aggregator leaves none in its place.
     """
     pres = [registry.chosen("pre_aggregator", word) for word in registry.words(pre)]
     return Rule(registry.chosen("aggregator", spec), pres, f, seed)

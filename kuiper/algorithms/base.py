@@ -86,11 +86,13 @@ class Algorithm(ABC):
     """
 
     peers = False
+    unit = "step"
+    """What one iteration is called in logs and errors."""
 
     def __init__(self, job: Job, records: bool = True) -> None:
         self.job = job
         self.records = records
-        self.policy = NonFinitePolicy(job.on_nan, job.recorder)
+        self.policy = NonFinitePolicy(job.on_nan, job.recorder, self.unit)
         self._counted = np.zeros(len(job.nodes), bool)
 
     @property
@@ -142,7 +144,7 @@ class Algorithm(ABC):
         state = {name: each for name, each in state.items() if name not in kept}
         shapes = [{name: each.shape for name, each in one.items()} for one in (state, fresh)]
         if shapes[0] != shapes[1] or values["nodes"] != link.nodes.tolist():
-            raise RecordError(f"the checkpoint of step {self.job.keeper.step} is not of this job's {role}",
+            raise RecordError(f"the checkpoint of {self.unit} {self.job.keeper.step} is not of this job's {role}",
                               "resume with the configuration that it was made with")
         link.set_times(np.array(values["times"]))
         return {name: each.to(fresh[name].device) for name, each in state.items()}
@@ -259,7 +261,7 @@ class Algorithm(ABC):
         node, nodes = self.job.trusted, gathered.nodes
         if node is not None and (len(nodes) <= node or nodes[node] != node):
             missing = np.setdiff1d(np.arange(node + 1), nodes).tolist()
-            raise JobFailed(f"step {step}: the rule trusts row {node}, that of node {node}, and there is none of "
+            raise JobFailed(f"{self.unit} {step}: the rule trusts row {node}, that of node {node}, and there is none of "
                             f"nodes {missing}", "resume the job with these nodes, or choose a rule that trusts none")
         return self.job.rule(gathered.rows, f, step)
 

@@ -25,6 +25,8 @@ class FedAvg(Algorithm):
             takes the updates as they are, with f scaled to the cohort that arrived.
     """
 
+    unit = "round"
+
     def __init__(self, job: Job, *, clients_per_round: int = 10, overcommit: float = 1.3,
                  local_steps: int = 20, weighting: str = "samples", **base: Any) -> None:
         super().__init__(job, **base)
@@ -35,13 +37,13 @@ class FedAvg(Algorithm):
 
     @cached_property
     def model(self) -> Channel:
-        return Channel("model", 1, width=self.job.learner.size, shared=True)
+        return Channel("model", 1, width=self.job.learner.size, shared=True, unit=self.unit)
 
     @cached_property
     def update(self) -> Channel:
         learner = self.job.learner
         return Channel("update", 2, width=learner.size, dtype=self.job.row_dtype, columns=("loss", "samples"),
-                       work=self.local_steps * learner.batch_size)
+                       work=self.local_steps * learner.batch_size, unit=self.unit)
 
     @property
     def channels(self) -> tuple[Channel, ...]:

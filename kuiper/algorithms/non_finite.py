@@ -21,10 +21,12 @@ class NonFinitePolicy:
     Args:
         policy: 'stop' ends the job, 'drop' leaves the rows out; None leaves them to the rule (robust
             ones put them infinitely far away), looks at losses only, and says so once.
+        unit: what one iteration is called.
     """
 
-    def __init__(self, policy: str | None, recorder: Recorder) -> None:
+    def __init__(self, policy: str | None, recorder: Recorder, unit: str = "step") -> None:
         self.policy = policy
+        self.unit = unit
         self.recorder = recorder
         self._said = False
 
@@ -41,11 +43,11 @@ class NonFinitePolicy:
             return finite
         bad = nodes[~finite].tolist()
         if self.policy == "stop":
-            raise JobFailed(f"step {step}: NaN or Inf from nodes {bad}",
+            raise JobFailed(f"{self.unit} {step}: NaN or Inf from nodes {bad}",
                             "lower optimizer.lr, use a robust aggregator, or set on_nan: drop")
         if self.policy == "drop" or not self._said:
             self._said = True
-            self.recorder.log.warning("step %d: NaN or Inf from nodes %s", step, bad)
+            self.recorder.log.warning("%s %d: NaN or Inf from nodes %s", self.unit, step, bad)
             self.recorder.metrics.event("not_finite", step=step, nodes=bad, dropped=self.policy == "drop")
         return finite if self.policy == "drop" else np.ones(len(nodes), bool)
 
@@ -55,7 +57,7 @@ class NonFinitePolicy:
         if kept.all():
             return rows
         if not kept.any():
-            raise JobFailed(f"step {step}: NaN or Inf from all {len(kept)} nodes", "lower optimizer.lr")
+            raise JobFailed(f"{self.unit} {step}: NaN or Inf from all {len(kept)} nodes", "lower optimizer.lr")
         columns = {name: values[kept] for name, values in rows.columns.items()}
         places = torch.from_numpy(np.flatnonzero(kept)).to(rows.rows.device)
         return replace(rows, nodes=rows.nodes[kept], rows=rows.rows[places], columns=columns)

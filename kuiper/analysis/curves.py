@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,16 +50,43 @@ class Curve:
     virtual: bool
     unit: str
 
+    @property
+    def state(self) -> str:
+        """Of its runs, one that did not succeed before one that did; "" where nothing tells."""
+        return next((run.state for run in self.runs if run.state != "SUCCEEDED"), "SUCCEEDED")
 
-def load_curves(folders: Sequence[Path]) -> list[Curve]:
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What keeps a run from counting as complete: `running`, `1 of 3 failed`, `diverged at step 40`."""
+        count = len(self.runs)
+        states = Counter(run.state.lower() for run in self.runs if run.state not in ("SUCCEEDED", ""))
+        said = [state if count == 1 else f"{of} of {count} {state}" for state, of in states.items()]
+        broken = [run.diverged for run in self.runs if run.diverged is not None]
+        if broken:
+            some = f"{len(broken)} of {count} diverged, the first" if count > 1 else "diverged"
+            said.append(f"{some} at {self.unit} {min(broken)}")
+        if self.left_out:
+            said.append(f"{count} of {count + len(self.left_out)} seeds")
+        return tuple(said)
+
+    @property
+    def title(self) -> str:
+        """The label, with the remarks."""
+        return f"{self.label} ({'; '.join(self.remarks)})" if self.remarks else self.label
+
+
+def load_curves(folders: Sequence[Path], states: Mapping[Path, str] | None = None) -> list[Curve]:
     """Load run directories, group those whose resolved configurations differ in the seed only, and average.
 
     A seed that is there twice adds nothing to a mean: its second run begins another curve.
 
+    Args:
+        states: as `load_runs` takes them.
+
     Raises:
         RecordError: there is no directory, one is no run, or one has no evaluation yet.
     """
-    curves = [_curve(runs) for runs in _by_configuration(load_runs(folders))]
+    curves = [_curve(runs) for runs in _by_configuration(load_runs(folders, states))]
     if any(len(curve.runs) > 1 for curve in curves):
         for curve in curves:
             curve.config["conf"].pop("seed", None)

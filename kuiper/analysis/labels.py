@@ -31,8 +31,13 @@ def labels(configs: Sequence[dict[str, Any]]) -> list[str]:
     return names
 
 
+def is_other_data(key: str) -> bool:
+    """Whether runs that differ in this key are scored on other samples or another task."""
+    return key in ("task", "dataset") or key.startswith("dataset.") and key not in ("dataset.root", "dataset.download")
+
+
 def differing_keys(configs: Sequence[dict[str, Any]]) -> set[str]:
-    """Keys of `conf` (`aggregator`, `seed`, `aggregator.m`, ...) and `mode` that are not equal in all."""
+    """Keys of `conf` (`aggregator`, `seed`, `aggregator.m`, ...), `mode` and `task` that are not equal in all."""
     return set(_differing([_flatten(config) for config in configs]))
 
 
@@ -52,7 +57,7 @@ def show(value: Any) -> str:
 def _flatten(config: dict[str, Any]) -> dict[str, _Setting]:
     """Groups first (`aggregator`), then the mode, then values (`seed`) and parameters (`aggregator.m`)."""
     choices: dict[str, _Setting] = {}
-    values = {"mode": _Setting(show(config["job"].get("mode")), True)}
+    values = {key: _Setting(show(config["job"].get(key)), True) for key in ("mode", "task")}
     for key, value in config["conf"].items():
         if not isinstance(value, dict):
             values[key] = _Setting(show(value), False)
@@ -75,10 +80,11 @@ def _differing(settings: Sequence[dict[str, _Setting]]) -> list[str]:
 
 
 def _enough(settings: Sequence[dict[str, _Setting]], keys: list[str]) -> list[str]:
-    """The first `_PARTS` keys, or as many as make every label unique."""
+    """The first `_PARTS` keys, or as many as make every label unique; and all that tell the data."""
     for count in range(_PARTS, len(keys)):
-        if len({_join(each, keys[:count]) for each in settings}) == len(settings):
-            return keys[:count]
+        shown = keys[:count] + [key for key in keys[count:] if is_other_data(key)]
+        if len({_join(each, shown) for each in settings}) == len(settings):
+            return shown
     return keys
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ class Run:
         bytes: moved by the algorithm so far: to and from the server, and between peers.
         virtual: whether the clock is virtual.
         unit: step or round.
-        diverged: the first step or round at which its loss or model was not finite, or its loss huge
-            (the event `diverged`); None where that never happened. Scores from there on mean nothing.
+        state: SUCCEEDED, RUNNING, STOPPED, FAILED and so on; "" where nothing tells.
+        diverged: the first step or round at which its loss or model was not finite, or its loss huge; None where
+            that never happened. Scores from there on mean nothing.
     """
 
     label: str
@@ -53,28 +55,37 @@ class Run:
     bytes: int
     virtual: bool
     unit: str
+    state: str = ""
     diverged: int | None = None
 
+    @property
+    def sound(self) -> tuple[int, ...]:
+        """Indices of the evaluations before it diverged."""
+        return tuple(index for index, step in enumerate(self.rounds) if self.diverged is None or step < self.diverged)
 
-def load_runs(folders: Sequence[Path]) -> list[Run]:
+
+def load_runs(folders: Sequence[Path], states: Mapping[Path, str] | None = None) -> list[Run]:
     """Load run directories and label them by what differs.
+
+    Args:
+        states: of runs, by their directory, as they were observed; of others, what their directory says.
 
     Raises:
         RecordError: there is no directory, one is no run, or one has no evaluation yet.
     """
     if not folders:
         raise RecordError("no run to read", "name at least one run directory")
-    runs = [_load(Path(folder)) for folder in folders]
+    runs = [_load(Path(folder), (states or {}).get(Path(folder))) for folder in folders]
     names = labels([run.config for run in runs])
     return [replace(run, label=name) for run, name in zip(runs, names, strict=True)]
 
 
-def _load(folder: Path) -> Run:
+def _load(folder: Path, state: str | None) -> Run:
     config = _read_config(folder / "config.yaml")
     evaluations = _evaluations(folder / "ps" / "training_perf")
     if not evaluations:
         raise RecordError(f"{folder} has no evaluation yet", "wait for the first one")
-    conf, lines = config["conf"], read_metrics(folder / "ps" / "metrics.jsonl")
+    conf, events = config["conf"], read_metrics(folder / "ps" / "metrics.jsonl")
     virtual = conf.get("clock") == "virtual" or (
         conf.get("clock", "auto") == "auto" and config["job"].get("mode") == "simulate"
     )
@@ -87,11 +98,38 @@ def _load(folder: Path) -> Run:
         top_1=tuple(each["top_1: "] for each in evaluations),
         worst=_worst(evaluations),
         loss=tuple(each["loss"] for each in evaluations),
-        bytes=_bytes_moved(lines, bool(conf.get("algorithm", {}).get("_peers_"))),
+        bytes=_bytes_moved(events),
         virtual=virtual,
         unit="round" if conf.get("rounds") is not None else "step",
-        diverged=next((line.get("step") for line in lines if line.get("event") == "diverged"), None),
+        state=_state(folder) if state is None else state,
+        diverged=_diverged(events, evaluations),
     )
+
+
+def _diverged(events: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> int | None:
+    """The first step that the record calls diverged, or whose test loss is not finite."""
+    steps = [event["step"] for event in events if event.get("event") == "diverged" and "step" in event]
+    steps += [each["round"] for each in evaluations if not math.isfinite(each["loss"])]
+    return min(steps, default=None)
+
+
+def _state(folder: Path) -> str:
+    """The state of a run as its directory on this machine tells it; "" where that has no ledger."""
+    job, ended = _read_json(folder / "job.json"), _read_json(folder / "ps" / "exit.json")
+    if job.get("final"):
+        return str(job["final"].get("state", ""))
+    if ended:
+        return "STOPPED" if ended.get("reason") == "stopped" else "FAILED" if ended.get("code") else "SUCCEEDED"
+    return "RUNNING" if job else ""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """An object from a file; {} where there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _evaluations(path: Path) -> list[dict[str, Any]]:
@@ -132,7 +170,8 @@ def _worst(evaluations: Sequence[dict[str, Any]]) -> tuple[float, ...]:
     return tuple(each.get("worst", each["top_1: "]) for each in evaluations)
 
 
-def _bytes_moved(lines: Sequence[dict[str, Any]], peers: bool) -> int:
-    """What a server received and sent; between peers what they sent, since another peer received the same."""
-    keys = ("bytes_out",) if peers else ("bytes_in", "bytes_out")
-    return sum(line.get(key, 0) for line in lines if line.get("event") == "step" for key in keys)
+def _bytes_moved(events: Sequence[Mapping[str, Any]]) -> int:
+    """What a server received and sent; for peers what they sent, which their observer sums."""
+    steps = [line for line in events if line.get("event") == "step"]
+    peers = [line["peer_bytes_out"] for line in steps if "peer_bytes_out" in line]
+    return sum(peers) if peers else sum(line.get("bytes_in", 0) + line.get("bytes_out", 0) for line in steps)

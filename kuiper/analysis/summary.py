@@ -23,23 +23,24 @@ def compare(curves: Sequence[Curve], target: float | None = None) -> list[dict[s
             one has not diverged, of those that have not.
 
     Returns:
-        Dicts with label, seeds, left_out (run directories), run_dirs, unit, virtual, diverged (of each seed the
-        step at which it did, None where it did not: scores from there on mean nothing); means over the seeds:
+        Dicts with label, seeds, left_out (run directories), run_dirs, unit, virtual; means over the seeds:
         top_1 (the last, percent), best_top_1 (of each run, percent), clock (of the last evaluation,
         seconds), bytes (moved by the algorithm); rounds (the last); target (percent), reached (how many
-        runs did), time_to_target (seconds; None unless all did); curve, with lists rounds, clock, top_1 and
-        top_1_ci. `..._ci` is the half-width of a mean's 95 % confidence interval, None for a single run.
-        What is not finite is None.
+        runs did), time_to_target (seconds; None unless all did); states and diverged (the step or round, None
+        where it did not), of each run; curve, with lists rounds, clock, top_1 and top_1_ci. `..._ci` is the
+        half-width of a mean's 95 % confidence interval, None for a single run. What a run scored once it had
+        diverged is never its best, and reaches no target. What is not finite is None.
     """
     if target is None:
-        sound = [curve for curve in curves if all(run.diverged is None for run in curve.runs)]
-        last = [curve.top_1[-1] for curve in sound or curves if not math.isnan(curve.top_1[-1])]
-        target = float(math.floor(NEAR * max(last, default=0.0)))
+        ends = [curve.top_1[-1] for curve in curves if all(run.diverged is None for run in curve.runs)]
+        ends = ends or [run.top_1[index] for curve in curves for run in curve.runs for index in run.sound]
+        target = float(math.floor(NEAR * max((end for end in ends if not math.isnan(end)), default=0.0)))
     return [_row(curve, target) for curve in curves]
 
 
 def _row(curve: Curve, target: float) -> dict[str, Any]:
-    best = [max((each for each in run.top_1 if not math.isnan(each)), default=math.nan) for run in curve.runs]
+    sound = [[run.top_1[index] for index in run.sound] for run in curve.runs]
+    best = [max((each for each in scores if not math.isnan(each)), default=math.nan) for scores in sound]
     times = [time_to_accuracy(run, target) for run in curve.runs]
     reached = [time for time in times if time is not None]
     all_there = len(reached) == len(times)
@@ -50,7 +51,6 @@ def _row(curve: Curve, target: float) -> dict[str, Any]:
         "run_dirs": [str(run.folder) for run in curve.runs],
         "unit": curve.unit,
         "virtual": curve.virtual,
-        "diverged": [run.diverged for run in curve.runs],
         **_mean("top_1", [run.top_1[-1] for run in curve.runs]),
         **_mean("best_top_1", best),
         "clock": curve.clock[-1],
@@ -59,6 +59,8 @@ def _row(curve: Curve, target: float) -> dict[str, Any]:
         "target": target,
         "reached": len(reached),
         **_mean("time_to_target", reached if all_there else []),
+        "states": [run.state for run in curve.runs],
+        "diverged": [run.diverged for run in curve.runs],
         "curve": {
             "rounds": list(curve.rounds),
             "clock": list(curve.clock),

@@ -8,10 +8,10 @@ from kuiper.analysis.runs import Run
 def time_to_accuracy(run: Run, target: float) -> float | None:
     """Seconds on the run's clock at the first evaluation of at least `target` percent top-1.
 
-    No interpolation between evaluations: the model was not seen to be that good before.
+    No interpolation between evaluations: the model was not seen to be that good before. A model that has
+    diverged reaches nothing.
 
     Returns:
         Seconds, or None where the run never got there.
     """
-    reached = (clock for clock, top_1 in zip(run.clock, run.top_1, strict=True) if top_1 >= target)
-    return next(reached, None)
+    return next((run.clock[index] for index in run.sound if run.top_1[index] >= target), None)

@@ -51,16 +51,16 @@ class Lines:
             what = [str(event[key]) for key in ("algorithm", "model", "dataset") if event.get(key)]
             note(f"running: {', '.join(what)}, {self.steps} {self.unit}s")
         elif event.get("event") == "evaluation":
-            note(f"{self.unit} {event.get('step')}/{self.steps}  {evaluation_text(event)}")
+            note(f"{self.unit} {event.get('step')}/{self.steps}  {evaluation_text(event, self.unit)}")
         elif event.get("event") == "diverged":
-            note(f"{divergence_text(event.get('step'))}: {event.get('reason')}")
+            note(f"{divergence_text(event.get('step'), self.unit)}: {event.get('reason')}")
 
     def close(self) -> None:
         pass
 
 
 class Bar:
-    """A live progress bar with step, accuracy, loss and rate; for terminals."""
+    """A live progress bar with step or round, test accuracy, training loss and rate; for terminals."""
 
     WINDOW = 3.0
 
@@ -69,12 +69,13 @@ class Bar:
         self.task = progress.add_task("starting", total=None, accuracy="", loss="", rate="")
         self.recent: deque[tuple[float, int]] = deque()
         self.total: int | None = None
+        self.unit = "step"
         progress.start()
 
     def show(self, event: dict[str, Any]) -> None:
         kind, step = event.get("event"), event.get("step")
         if kind == "start":
-            self.total = event.get("steps")
+            self.total, self.unit = event.get("steps"), event.get("unit", "step")
             self.progress.update(self.task, total=self.total, description=str(event.get("algorithm", "")))
         elif kind == "step" and step is not None:
             self.recent.append((event.get("time", 0.0), step))
@@ -82,13 +83,13 @@ class Bar:
                 self.recent.popleft()
             (first, first_step), (last, last_step) = self.recent[0], self.recent[-1]
             rate = (last_step - first_step) / (last - first) if last > first else None
-            loss, rate = loss_text(event, "{:.3f}"), number(rate, "{:.1f}", "/s")
-            self.progress.update(self.task, completed=step, loss=loss, rate=rate)
+            loss = loss_text(event, "{:.3f}", "training loss")
+            self.progress.update(self.task, completed=step, loss=loss, rate=number(rate, "{:.1f}", f" {self.unit}s/s"))
         elif kind == "evaluation":
-            accuracy = number(event.get("top_1"), "accuracy {:.2f}%")
+            accuracy = number(event.get("top_1"), "test accuracy {:.2f}%")
             self.progress.update(self.task, completed=step, accuracy=accuracy)
         elif kind == "diverged":
-            self.progress.update(self.task, description=divergence_text(step))
+            self.progress.update(self.task, description=divergence_text(step, self.unit))
         elif kind == "end":
             self.progress.update(self.task, completed=self.total)
 

@@ -27,6 +27,7 @@ def list_jobs(
         print_json,
         program,
     )
+    from kuiper.cluster.resume import unit_of
     from kuiper.cluster.store import jobs, observe
 
     seen = jobs()[-limit:][::-1]
@@ -49,6 +50,6 @@ def list_jobs(
     for job, status in zip(seen, statuses, strict=True):
         state = Text(status.state.value, COLOURS.get(status.state.value, ""))
         accuracy = number((status.evaluation or {}).get("top_1"), "{:.2f}%")
-        accuracy = ", ".join(filter(None, [accuracy, divergence_text(status.diverged)]))
+        accuracy = ", ".join(filter(None, [accuracy, divergence_text(status.diverged, unit_of(job) if status.diverged is not None else "")]))
         table.add_row(job.job_name, job.run_id, state, age(job.created), job.mode, accuracy)
     console().print(table)

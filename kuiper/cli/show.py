@@ -107,20 +107,20 @@ def number(value: float | None, pattern: str = "{:.4g}", unit: str = "") -> str:
     return "" if value is None else pattern.format(value) + unit
 
 
-def loss_text(line: Mapping[str, Any], pattern: str) -> str:
-    """The loss of a line of metrics.jsonl, also one that is not finite; '' for none."""
+def loss_text(line: Mapping[str, Any], pattern: str, name: str) -> str:
+    """The loss of a line of metrics.jsonl behind its name, also one that is not finite; '' for none."""
     text = line.get("non_finite", {}).get("loss")
-    return f"loss {text}" if text else number(line.get("loss"), f"loss {pattern}")
+    return f"{name} {text}" if text else number(line.get("loss"), f"{name} {pattern}")
 
 
-def divergence_text(step: int | None) -> str:
+def divergence_text(step: int | None, unit: str = "step") -> str:
     """What is said of a run that diverged, '' of any other."""
-    return "" if step is None else f"diverged at step {step}"
+    return "" if step is None else f"diverged at {unit} {step}"
 
 
-def evaluation_text(evaluation: Mapping[str, Any]) -> str:
+def evaluation_text(evaluation: Mapping[str, Any], unit: str = "step") -> str:
     """One line about an evaluation; accuracies in percent, marked where the model has diverged."""
     names = {"top_1": "accuracy", "worst": "worst node", "average_model": "average model"}
     parts = [number(evaluation.get(key), f"{label} {{:.2f}}%") for key, label in names.items()]
-    parts += [loss_text(evaluation, "{:.4f}"), divergence_text(evaluation.get("diverged"))]
+    parts += [loss_text(evaluation, "{:.4f}", "test loss"), divergence_text(evaluation.get("diverged"), unit)]
     return ", ".join(filter(None, parts))

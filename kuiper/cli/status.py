@@ -26,7 +26,7 @@ def status(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show a job: per process its state, why, step, rate, loss and the age of its heartbeat."""
+    """Show a job: per process its state, why, step or round, rate, training loss and the age of its heartbeat."""
     from kuiper.cli.show import console, fail, print_each, status_json
     from kuiper.cli.troubles import unreached
     from kuiper.cluster.store import find, observe
@@ -85,22 +85,23 @@ def _view(job: Job, seen: JobStatus) -> Group:
     from rich.text import Text
 
     from kuiper.cli.show import COLOURS, age, divergence_text, evaluation_text, number, short
+    from kuiper.cluster.resume import unit_of
     from kuiper.cluster.states import State
 
-    evaluation, queued = seen.evaluation, seen.state is State.QUEUED
+    evaluation, queued, unit = seen.evaluation, seen.state is State.QUEUED, unit_of(job)
     head = Text.assemble(
         (job.job_name, "bold"), f"  {job.run_id}  ", (seen.state.value, COLOURS.get(seen.state.value, "")),
-        f" {seen.reason}" if queued else "", (f"  {divergence_text(seen.diverged)}".rstrip(), "yellow"),
+        f" {seen.reason}" if queued else "", (f"  {divergence_text(seen.diverged, unit)}".rstrip(), "yellow"),
         f"  submitted {age(job.created)}, {job.mode}\n{short(job.run_dir)}",
-        f"\nstep {evaluation.get('step')}: {evaluation_text(evaluation)}" if evaluation else "",
+        f"\n{unit} {evaluation.get('step')}: {evaluation_text(evaluation, unit)}" if evaluation else "",
     )  # fmt: skip
     table = Table(box=None, pad_edge=False)
-    for column in ("process", "host", "state", "pid", "step", "rate", "loss", "heartbeat"):
+    for column in ("process", "host", "state", "pid", unit, "rate", "training loss", "heartbeat"):
         table.add_column(column, overflow="fold")
     for process in seen.processes:
         table.add_row(
             process.name, process.host, Text(process.state.value, COLOURS.get(process.state.value, "")),
-            number(process.pid, "{}"), number(process.step, "{}"), number(process.rate, "{:.3g}", "/s"),
+            number(process.pid, "{}"), number(process.step, "{}"), number(process.rate, "{:.3g}", f" {unit}s/s"),
             process.non_finite.get("loss") or number(process.loss), number(process.heartbeat_age, "{:.0f}", " s ago"),
         )  # fmt: skip
     reasons = [Text(f"{process.name}: {process.reason}") for process in seen.processes if process.reason]

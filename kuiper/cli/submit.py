@@ -137,18 +137,19 @@ def _say_submitted(jobs: Sequence[Job], quiet: bool, detached: bool) -> None:
 def _say_ended(job: Job, status: JobStatus, quiet: bool) -> None:
     from kuiper.cli.show import divergence_text, evaluation_text, program, short
     from kuiper.cluster.agent import read
+    from kuiper.cluster.resume import unit_of
 
-    took = ""
+    took, unit = "", unit_of(job)
     if status.processes and status.processes[0].ended and status.processes[0].started:
         took = f" in {status.processes[0].ended - status.processes[0].started:.1f} s"
-    print(f"{job.job_name}  {job.run_id}  {status.state}{took}  {divergence_text(status.diverged)}".rstrip())
+    print(f"{job.job_name}  {job.run_id}  {status.state}{took}  {divergence_text(status.diverged, unit)}".rstrip())
     if status.reason:
         print(f"  {status.reason}")
     remedy = (read(str(job.paths.process(job.processes[0].name).folder / "error.json")) or {}).get("remedy")
     if remedy and status.state.exit_code == 100:
         print(f"  -> {remedy}")
     if status.evaluation:
-        print(f"  step {status.evaluation.get('step')}: {evaluation_text(status.evaluation)}")
+        print(f"  {unit} {status.evaluation.get('step')}: {evaluation_text(status.evaluation, unit)}")
     if status.diverged is not None and status.state.exit_code != 100 and not quiet:
         print(f"  why it diverged, and what to do: {program()} logs {job.run_id} --grep diverged")
     rank_0 = job.paths.process(job.processes[0].name)

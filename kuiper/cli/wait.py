@@ -25,6 +25,7 @@ def wait(
     """
     from kuiper.cli.show import divergence_text, job_json, print_json, worst
     from kuiper.cli.troubles import Troubles, unreached
+    from kuiper.cluster.resume import unit_of
     from kuiper.cluster.store import find, observe
 
     found = [one for job in jobs for one in find(job)]
@@ -40,6 +41,6 @@ def wait(
         print_json([job_json(job, status) for job, status in zip(found, statuses, strict=True)])
     elif not quiet:
         for job, status in zip(found, statuses, strict=True):
-            told = (job.job_name, job.run_id, status.state, divergence_text(status.diverged), status.reason)
+            told = (job.job_name, job.run_id, status.state, divergence_text(status.diverged, unit_of(job)), status.reason)
             print(" ".join(filter(None, told)))
     raise typer.Exit(worst(statuses))

@@ -21,7 +21,7 @@ from kuiper.cluster.identity import myself
 from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.paths import RunPaths, check_job_name
 from kuiper.cluster.plan import Process, plan
-from kuiper.cluster.preflight import check_ports, preflight
+from kuiper.cluster.preflight import check_ports, crowding, preflight
 from kuiper.cluster.progress import Say, silent
 from kuiper.cluster.site import Ground, Site, code_of, prepare
 from kuiper.cluster.snapshot import Snapshot
@@ -84,6 +84,8 @@ def launch(
     names = names_of(spec)
     values = secret_values(spec.secrets)
     configs = [configure(one, run_id) for one, run_id in zip(specs, new_run_ids(len(specs)), strict=True)]
+    for line in crowding(configs[0]):
+        say(f"note: {line}")
     for name in names:
         refuse_second(name)  # before hosts are bothered; again below, where nobody can come between
     hosts = [process.host for process in plan(specs[0], configs[0])]

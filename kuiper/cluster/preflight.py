@@ -37,6 +37,27 @@ def preflight(spec: Spec, config: Mapping[str, Any]) -> None:
         raise InvalidSpec(problems)
 
 
+def crowding(config: Mapping[str, Any]) -> list[str]:
+    """Sentences about more computing at once than this machine has cores."""
+    conf, cores = config["conf"], len(os.sched_getaffinity(0))
+    threads, pool = conf["threads"], conf["pool"]
+    if threads > cores:
+        return [f"threads is {threads}, and this machine has {cores} cores: fewer threads are faster"]
+    if config["job"]["mode"] == "simulate":
+        if (pool or 1) * threads > cores:
+            by = f" with {threads} threads each" if threads > 1 else ""
+            return [f"pool is {pool}{by}, and this machine has {cores} cores: it is fastest with one core for each, "
+                    f"`pool: {cores // threads}`"]
+        return []
+    here = sum(process["host"] in HERE and process["device"] == "cpu" and bool(process["nodes"])
+               for process in config["processes"])
+    if here * threads > cores:
+        by = f" of {threads} threads each" if threads > 1 else ""
+        return [f"{here} processes{by} compute on this machine, which has {cores} cores: they take turns, and times are "
+                "not those of a cluster"]
+    return []
+
+
 def check_ports(config: Mapping[str, Any], jobs: int = 1) -> None:
     """Whether every process of this machine that listens would find a port of its own.
 
@@ -98,11 +119,13 @@ def _log_path(spec: Spec, processes: int) -> Iterator[Problem]:
 
 def _dataset(spec: Spec, config: Mapping[str, Any]) -> Iterator[Problem]:
     """Only when all who would read it run here."""
-    dataset = config["conf"]["dataset"]
+    dataset, names_root = config["conf"]["dataset"], bool(os.environ.get("KUIPER_DATA"))
     if dataset.get("download") or any(process["host"] not in HERE for process in config["processes"]):
         return
     for parameter, paths in dataset.get("_files_", {}).items():
         given, where = dataset[parameter], spec.where("job_conf", "dataset")
+        if parameter == "root" and given is None and spec.setup_commands and not names_root:
+            continue  # they may say where it is; they are not run here
         try:
             folder = data_folder(given) if parameter == "root" else in_full(parameter, given)
         except SpecError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kuiper.cluster import store
 from kuiper.cluster.host import LOCAL, Address, agent_place
+from kuiper.cluster.own_environment import unguarded
 from kuiper.cluster.launch import composed, drafted, names_of, refuse_second, secret_values, staged
 from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.plan import Process, plan
@@ -107,7 +108,8 @@ def _process(job: Job, process: Process, files: Sequence[File]) -> dict[str, Any
     order = next(json.loads(file.data) for file in files if file.path == own.agent)
     return {
         "name": process.name, "rank": process.rank, "device": process.device, "nodes": process.nodes,
-        "command": order["argv"], **{key: order[key] for key in ("setup_commands", "cwd", "env")},
+        "command": order["argv"], "setup_commands": unguarded(order["setup_commands"]),
+        "cwd": order["cwd"], "env": order["env"],
     }  # fmt: skip
 
 

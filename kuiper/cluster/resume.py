@@ -20,7 +20,7 @@ from kuiper.cluster.staging import process_files, put_all
 from kuiper.cluster.start import START_TIMEOUT, all_or_none, names_locked, start_all
 from kuiper.cluster.states import State
 from kuiper.cluster.store import Job
-from kuiper.errors import ConflictError, JobFailed, SpecError, UsageError
+from kuiper.errors import ConflictError, JobFailed, KuiperError, SpecError, UsageError
 
 RESUME = "resume"
 """The last word of the data plane's command (see kuiper.run)."""
@@ -81,6 +81,14 @@ def _resumable(job: Job) -> dict[str, Any]:
         raise SpecError(f"{job.job_name} {job.run_id} keeps no checkpoints: its checkpoint_interval is empty",
                         "submit it again, with checkpoint_interval in job_conf")
     return config
+
+
+def unit_of(job: Job) -> str:
+    """Step, or round of a federated job."""
+    try:
+        return "round" if config_of(job)["conf"].get("rounds") is not None else "step"
+    except (KuiperError, KeyError, TypeError, AttributeError):  # gone, or not ours
+        return "step"
 
 
 def config_of(job: Job) -> dict[str, Any]:

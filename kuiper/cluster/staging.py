@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kuiper.cluster.host import LOCAL, Address, connect
 from kuiper.cluster.parallel import in_parallel
+from kuiper.cluster.own_environment import guarded
 from kuiper.cluster.paths import RunPaths
 from kuiper.cluster.plan import Process
 from kuiper.cluster.progress import Say
@@ -139,12 +140,14 @@ def agent_order(
     if code.python_path is not None:
         env["PYTHONPATH"] = str(code.python_path)
         env["PYTHONSAFEPATH"] = "1"
+    on_own_machine = config["job"]["mode"] == "simulate" and process.host == LOCAL
+    setup = guarded(spec.setup_commands, env) if on_own_machine else spec.setup_commands
     return {
         "run_id": job.run_id, "process": process.name,
         "after": [ground.run_dir(Path(run_dir)) for run_dir in job.after],
         "listen": _listen(job, config, process), "server": _server(job, process),
         "argv": argv, "env": env, "cwd": str(code.folder),
-        "setup_commands": spec.setup_commands, "duration": duration, "grace": spec.limits.grace,
+        "setup_commands": setup, "duration": duration, "grace": spec.limits.grace,
         "retry": spec.on_failure["retry"] if process.rank else 0,
         "final_codes": [SpecError.exit_code, ConflictError.exit_code, JobFailed.exit_code],
         "secrets": spec.secrets,

@@ -33,6 +33,7 @@ class Channel:
             what the virtual clock charges.
         charged: whether its bytes count as the algorithm's traffic (an observer's do not).
             Attacks act on charged channels only.
+        unit: what one iteration is called, step or round; for logs and errors.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Channel:
     shared: bool = False
     work: float = 0.0
     charged: bool = True
+    unit: str = "step"
 
     @property
     def row_bytes(self) -> int:

@@ -42,6 +42,6 @@ def first(clock: VirtualClock | None, adversary: Adversary, model: Channel, repl
     if len(order) < max(minimum, 1):
         by = "" if deadline is None else f" by the deadline of {deadline:g} s"
         raise QuorumLost(
-            f"{reply.name}, step {step}: {len(order)} rows of {len(to)}{by}, {max(minimum, 1)} are needed",
+            f"{reply.name}, {reply.unit} {step}: {len(order)} rows of {len(to)}{by}, {max(minimum, 1)} are needed",
             "declare a larger `f`, raise `deadline`, or use faster `devices`")
     return np.sort(to[order])

@@ -75,8 +75,8 @@ class Inbox:
         with self._changed:
             self._changed.wait_for(lambda: self._shut or self._unasked(header.step) or self._due(header.step))
             if self._unasked(header.step):
-                raise ProtocolError(f"channel {self.channel.name}: a row for step {header.step}, "
-                                    f"asked for step {self.asked_step}")
+                raise ProtocolError(f"channel {self.channel.name}: a row for {self.channel.unit} {header.step}, "
+                                    f"asked for {self.channel.unit} {self.asked_step}")
             if self._shut or header.step <= self.closed_step:
                 return None
             slot = self._slot(header.step)
@@ -195,7 +195,7 @@ class Inbox:
 
     def _too_few(self, step: int, slot: Slot, there: np.ndarray, possible: np.ndarray, minimum: int,
                  deadline: float | None) -> QuorumLost:
-        where = f"{self.channel.name}, step {step}"
+        where = f"{self.channel.name}, {self.channel.unit} {step}"
         if deadline is None:
             return QuorumLost(
                 f"{where}: {possible.sum()} of {len(slot.senders)} senders are alive, {minimum} are needed",

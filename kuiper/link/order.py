@@ -30,12 +30,12 @@ class Order:
         """
         newest, named = self._newest.get(channel.number, (-1, nodes[:0]))
         if step < newest:
-            raise ProtocolError(f"channel {channel.name}: a frame of step {step} after one of step {newest}")
+            raise ProtocolError(f"channel {channel.name}: a frame of {channel.unit} {step} after one of {channel.unit} {newest}")
         if step > newest:
             named = nodes
         elif np.isin(nodes, named).any():
             again = nodes[np.isin(nodes, named)][0]
-            raise ProtocolError(f"channel {channel.name}: node {again} again in step {step}")
+            raise ProtocolError(f"channel {channel.name}: node {again} again in {channel.unit} {step}")
         else:
             named = np.concatenate([named, nodes])
         self._newest[channel.number] = (step, named)

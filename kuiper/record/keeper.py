@@ -31,6 +31,7 @@ class Keeper:
         folder: of the checkpoints; made when the first is written.
         interval: steps between them; None: none is ever written.
         say: for the log; called with a text.
+        unit: what one iteration is called.
 
     Attributes:
         step: the step that this process goes on from; 0 at the start of a run.
@@ -38,12 +39,13 @@ class Keeper:
     """
 
     def __init__(self, folder: Path | None = None, interval: int | None = None,
-                 say: Callable[[str], None] = lambda text: None) -> None:
+                 say: Callable[[str], None] = lambda text: None, unit: str = "step") -> None:
         self.step = 0
         self.roles: frozenset[str] = frozenset()
         self._folder = folder
         self._interval = interval
         self._say = say
+        self._unit = unit
         self._damaged: set[int] = set()
         self._given: dict[str, int] = {}
         self._parts: dict[str, Part] = {}
@@ -104,7 +106,7 @@ class Keeper:
             return load(self._path(step))
         except RecordError as error:
             if step not in self._damaged:
-                self._say(f"checkpoint of step {step}: {error.message}")
+                self._say(f"checkpoint of {self._unit} {step}: {error.message}")
             self._damaged.add(step)
             return None
 
@@ -123,7 +125,7 @@ class Keeper:
         if not whole:
             return {}
         if whole[0] < step:
-            self._say(f"for step {step}, the newest state that this process has is of step {whole[0]}")
+            self._say(f"for {self._unit} {step}, the newest state that this process has is of {self._unit} {whole[0]}")
         values, tensors = self.load(whole[0])
         for role in values:
             named = {name.removeprefix(f"{role}."): tensor for name, tensor in tensors.items()

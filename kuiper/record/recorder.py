@@ -27,6 +27,7 @@ class Recorder:
         name: of the process, e.g. ps or worker_1.
         header: arguments of `TrainingPerf` on rank 0; None elsewhere.
         on_divergence: 'go_on', or 'stop' to end the job; on rank 0, which alone looks for it.
+        unit: what one iteration is called, step or round; log lines say it.
 
     Attributes:
         log: a logger whose JSON lines go to stderr, which the agent keeps as the process's log.
@@ -37,7 +38,7 @@ class Recorder:
     """
 
     def __init__(self, folder: Path, name: str, header: dict[str, Any] | None = None,
-                 on_divergence: str = "go_on") -> None:
+                 on_divergence: str = "go_on", unit: str = "step") -> None:
         self.log = bunyan_logger(name, sys.stderr)
         self.metrics = MetricsLog(Path(folder) / "metrics.jsonl")
         self._perf = None if header is None else TrainingPerf(**header)
@@ -45,6 +46,7 @@ class Recorder:
         self._divergence = Divergence()
         self._on_divergence = on_divergence
         self._trackers = Trackers((), folder, {}, self.log)
+        self._unit = unit
         self._ended = False
         self._began = time.perf_counter()
         self._seconds = dict.fromkeys(PHASES, 0.0)
@@ -77,7 +79,7 @@ class Recorder:
         """Go on after `step`: drop what was recorded later, and take up what `state` said of the record."""
         self.metrics.cut(step)
         self.metrics.event("resumed", step=step, **values)
-        self.log.info("training goes on", extra={"step": step, **values})
+        self.log.info("training goes on", extra={"step": step, "unit": self._unit, **values})
         if state is not None:
             self._began = time.perf_counter() - state["wall"]
             self._totals = state["totals"]
@@ -154,13 +156,13 @@ class Recorder:
 
     def _diverged(self, step: int, loss: float | None) -> None:
         """Say so in metrics.jsonl, training_perf and the log."""
-        said = f"diverged at step {step}: {self._divergence.reason}"
+        said = f"diverged at {self._unit} {step}: {self._divergence.reason}"
         self.metrics.event("diverged", step=step, reason=self._divergence.reason, loss=loss)
         self._perf.diverged = step
         dump_perf(self._perf_path, self._perf.as_dict())
         if self._on_divergence == "stop":
             raise JobFailed(said, REMEDY)
-        self.log.warning("%s; %s; `on_divergence: stop` ends a run here", said, REMEDY, extra={"step": step})
+        self.log.warning("%s; %s; `on_divergence: stop` ends a run here", said, REMEDY, extra={"step": step, "unit": self._unit})
 
     def _mark(self) -> dict[str, int]:
         """What lines from the first diverged step on say besides."""
@@ -186,7 +188,7 @@ class Recorder:
         scores = {"clock": clock, "top_1": top_1, "top_5": top_5, "loss": loss, **more}
         diverges = self._diverges(step, loss, "test loss")
         self.metrics.event("evaluation", step=step, **scores, **self._mark(), digest=digest)
-        self.log.info("evaluation", extra={"step": step, **scores, **self._mark()})
+        self.log.info("evaluation", extra={"step": step, "unit": self._unit, **scores, **self._mark()})
         self._trackers.evaluation(step, scores)
         if self._perf is not None:
             wall = time.perf_counter() - self._began
@@ -198,7 +200,7 @@ class Recorder:
     def end(self, step: int) -> None:
         """The job reached its end after `step`."""
         self.metrics.event("end", step=step)
-        self.log.info("training ends", extra={"step": step})
+        self.log.info("training ends", extra={"step": step, "unit": self._unit})
         self._ended = True
 
     def close(self) -> None:

@@ -25,10 +25,11 @@ LAYERS: dict[str, str] = {
     "errors": "",
     "random": "",
     "registry": "errors",
+    "arguments": "errors",
     "places": "errors",
     # pure packages: maths on tensors, no I/O but the files of a dataset
-    "aggregation": _MATHS + " registry",
-    "attacks": _MATHS + " registry",
+    "aggregation": _MATHS + " registry arguments",
+    "attacks": _MATHS + " registry arguments",
     "topology": _MATHS,
     "selection": _MATHS,
     "optim": _MATHS,

@@ -56,9 +56,9 @@ def test_a_loss_that_is_not_finite_is_shown_as_what_it_is() -> None:
     line = {"event": "step", "step": 3, "time": 1.0, "loss": None, "non_finite": {"loss": "inf", "deviation": "nan"}}
     assert (seen(line).loss, seen(line).non_finite) == (None, {"loss": "inf"})
     assert evaluation_text({"top_1": 9.8, "loss": None, "non_finite": {"loss": "inf"}, "diverged": 3}) == (
-        "accuracy 9.80%, loss inf, diverged at step 3")
+        "accuracy 9.80%, test loss inf, diverged at step 3")
     peers = {"top_1": 30.0, "worst": 10.0, "average_model": 70.0, "loss": 0.25}
-    assert evaluation_text(peers) == "accuracy 30.00%, worst node 10.00%, average model 70.00%, loss 0.2500"
+    assert evaluation_text(peers) == "accuracy 30.00%, worst node 10.00%, average model 70.00%, test loss 0.2500"
 
 
 def test_the_result_of_a_run(tmp_path: Path) -> None:
