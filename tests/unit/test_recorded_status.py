@@ -98,3 +98,10 @@ def test_a_curve_is_the_mean_over_seeds(tmp_path: Path) -> None:
                        worst=top_1 / 2) for seed, top_1 in enumerate((10.0, 20.0, 60.0))]
     [curve] = load_curves(folders)
     assert (curve.top_1, curve.worst, curve.clock) == ((0.0, 30.0), (0.0, 15.0), (0.0, 2.0))
+
+
+def test_the_target_is_near_the_best_that_any_ended_with(tmp_path: Path) -> None:
+    """95 % of 90 is 85.5; none ended with 97, where one has been."""
+    folders = [run_dir(tmp_path / rule, top_1, config(rule)) for rule, top_1 in (
+        ("average", [97.0, 60.0]), ("median", [10.0, 90.0]), ("krum", [10.0, 30.0]))]
+    assert [row["target"] for row in compare(load_curves(folders))] == [85.0] * 3
