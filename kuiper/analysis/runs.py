@@ -98,7 +98,7 @@ def _load(folder: Path, state: str | None) -> Run:
         top_1=tuple(each["top_1: "] for each in evaluations),
         worst=_worst(evaluations),
         loss=tuple(each["loss"] for each in evaluations),
-        bytes=_bytes_moved(events),
+        bytes=_bytes_moved(events, bool(conf.get("algorithm", {}).get("_peers_"))),
         virtual=virtual,
         unit="round" if conf.get("rounds") is not None else "step",
         state=_state(folder) if state is None else state,
@@ -170,8 +170,7 @@ def _worst(evaluations: Sequence[dict[str, Any]]) -> tuple[float, ...]:
     return tuple(each.get("worst", each["top_1: "]) for each in evaluations)
 
 
-def _bytes_moved(events: Sequence[Mapping[str, Any]]) -> int:
-    """What a server received and sent; for peers what they sent, which their observer sums."""
-    steps = [line for line in events if line.get("event") == "step"]
-    peers = [line["peer_bytes_out"] for line in steps if "peer_bytes_out" in line]
-    return sum(peers) if peers else sum(line.get("bytes_in", 0) + line.get("bytes_out", 0) for line in steps)
+def _bytes_moved(events: Sequence[Mapping[str, Any]], peers: bool) -> int:
+    """What a server received and sent; between peers what they sent, since another peer received the same."""
+    keys = ("bytes_out",) if peers else ("bytes_in", "bytes_out")
+    return sum(event.get(key, 0) for event in events if event.get("event") == "step" for key in keys)

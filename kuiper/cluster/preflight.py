@@ -40,7 +40,7 @@ def preflight(spec: Spec, config: Mapping[str, Any]) -> None:
 def crowding(config: Mapping[str, Any]) -> list[str]:
     """Sentences about more computing at once than this machine has cores."""
     conf, cores = config["conf"], len(os.sched_getaffinity(0))
-    threads, pool = conf["threads"], conf["pool"]
+    threads, pool = conf["threads"], conf.get("pool")
     if threads > cores:
         return [f"threads is {threads}, and this machine has {cores} cores: fewer threads are faster"]
     if config["job"]["mode"] == "simulate":

@@ -263,7 +263,8 @@ def test_a_malicious_training_perf_is_not_drawn(what: str, call: Call, tmp_path:
     content, says = RECORDS[what]
     run_dir = tmp_path / "logs" / "hello" / "20260131-142501-7f3a"
     (run_dir / "ps").mkdir(parents=True)
-    store.Job(run_dir, "hello", run_dir.name, "simulate", 0.0, 1.0, [store.Process("ps", "localhost")]).save()
+    store.Job(run_dir, "hello", run_dir.name, "simulate", 0.0, 1.0, [store.Process("ps", "localhost")],
+              final={"state": "SUCCEEDED", "reason": "", "evaluation": None}).save()
     (run_dir / "config.yaml").write_text(yaml.safe_dump({"job": {"job_name": "hello"}, "conf": {}}))
     (run_dir / "ps" / "training_perf").write_bytes(content)
     (run_dir / "ps" / "metrics.jsonl").write_text("")

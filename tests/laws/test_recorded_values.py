@@ -133,7 +133,7 @@ def test_a_quorum_leaves_the_slowest_out(tmp_path: Path) -> None:
 def test_a_rules_influence_is_the_attackers_part_of_what_it_selects(tmp_path: Path) -> None:
     """Of 0, 9, 30 and 4 it takes 4, the attacker's, which is 9 away from the honest mean 13."""
     rows = [(0.0, 0.0), (9.0, 0.0), (30.0, 0.0), (4.0, 0.0)]
-    rule = {"rule": make_rule({"multi_krum": {"m": 1}}), "averages": False, "f": 0}
+    rule = {"rule": make_rule({"multi_krum": {"m": 1}}, f=0), "averages": False, "f": 0}
     [line] = of(play(tmp_path, rows, ParameterServer, **rule), "step")
     assert (line["influence"], line["honest_norm"], line["deviation"]) == pytest.approx((1, 13, 9))
 
@@ -289,7 +289,7 @@ def test_scores_are_percent_of_samples_and_a_mean_over_them(monkeypatch: pytest.
     test, validation = torch.tensor([0, 0, 4, 5, 1]), torch.tensor([0, 0, 0, 2])
     data = Dataset(torch.zeros(6, 3), torch.arange(6), torch.zeros(5, 3), test, 6,
                    validation_x=torch.zeros(4, 3), validation_y=validation)
-    scores = evaluate(FlatModel(Says(), "cross_entropy"), torch.zeros(1), data)
+    scores = evaluate(FlatModel(Says(), "cross_entropy"), torch.zeros(1), data, trusted=[])
     log2 = math.log(2)
     assert scores == pytest.approx({
         "top_1": 40, "top_5": 80, "loss": (10 * log2 + math.log(64 / 3)) / 5,
