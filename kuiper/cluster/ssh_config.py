@@ -151,7 +151,7 @@ def _asked(name: str, user: str | None, port: int | None) -> Mapping[str, Sequen
     if done.returncode:
         lines = done.stderr.decode(errors="replace").splitlines()
         lines = [line for line in lines if line and not line.startswith(_HARMLESS) and "terminating," not in line]
-        raise LocalFault(f"{name}: this machine's ssh cannot read its configuration: {'; '.join(lines[:5])}",
+        raise LocalFault(f"{name}: this machine's ssh does not say how to get there: {'; '.join(lines[:5])}",
                          _REMEDY.format(name=name))
     said: dict[str, list[str]] = {}
     for line in done.stdout.decode(errors="surrogateescape").splitlines():
