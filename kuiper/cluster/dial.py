@@ -18,7 +18,7 @@ from kuiper.cluster import known_keys
 from kuiper.cluster.identities import Identities, identities
 from kuiper.cluster.paths import known_hosts
 from kuiper.cluster.ssh_config import CONNECT_TIMEOUT, LocalFault, Route
-from kuiper.errors import HostError, Unreachable
+from kuiper.errors import Unreachable
 
 SILENCE = 20.0
 """Seconds without a word from a host, or from its kernel, after which a connection to it counts as lost."""
@@ -60,7 +60,7 @@ def reached(route: Route, through: Through) -> paramiko.Transport:
     """A connection to a host's sshd on which it has shown a key that nobody has judged yet.
 
     Raises:
-        OSError, EOFError, SSHException, HostError: there is none.
+        OSError, EOFError, SSHException, Unreachable: there is none.
     """
     sock = Proxy(route) if route.command else through(route) if route.jump else _direct(route)
     try:
@@ -106,25 +106,25 @@ def verdict(route: Route, blob: bytes) -> known_keys.Verdict:
 
 
 def check_key(route: Route, where: str, blob: bytes) -> None:
-    """Raises HostError when the key that a host shows is not on record as its own."""
+    """Raises Unreachable when the key that a host shows is not on record as its own."""
     found, shown = verdict(route, blob), known_keys.fingerprint(blob)
     if found.known == "revoked":
-        raise HostError(f"{where}its host key, {shown}, is revoked in {found.where}", "ask who runs that host")
+        raise Unreachable(f"{where}its host key, {shown}, is revoked in {found.where}", "ask who runs that host")
     if found.known == "changed":
-        raise HostError(f"{where}its host key has changed: {shown} instead of "
-                        f"{known_keys.fingerprint(found.expected)} of {found.where}",
-                        "find out why; if it is right, remove the old key from that file and use `trust`")
+        raise Unreachable(f"{where}its host key has changed: {shown} instead of "
+                          f"{known_keys.fingerprint(found.expected)} of {found.where}",
+                          "find out why; if it is right, remove the old key from that file and use `trust`")
     if found.known == "no":
         authority = f" ({found.where} trusts an authority for it, and certificates of hosts are not read)"
-        raise HostError(f"{where}its host key is not known{authority if found.where else ''}",
-                        "compare and accept it: `trust conf.yml`")
+        raise Unreachable(f"{where}its host key is not known{authority if found.where else ''}",
+                          "compare and accept it: `trust conf.yml`")
 
 
 def let_in(transport: paramiko.Transport, route: Route, where: str, key: str | None) -> None:
     """Log in with a key of this machine.
 
     Raises:
-        HostError: no key of this machine is accepted; LocalFault when it is this machine that lacks one.
+        Unreachable: no key of this machine is accepted; LocalFault when it is this machine that lacks one.
         OSError, EOFError, SSHException: the connection was lost.
     """
     with contextlib.closing(identities(route, key)) as ours:
@@ -133,8 +133,8 @@ def let_in(transport: paramiko.Transport, route: Route, where: str, key: str | N
             try:
                 more = transport.auth_publickey(route.user, one)
             except paramiko.BadAuthenticationType as error:
-                raise HostError(f"{where}it does not let {route.user} in with a key, only by "
-                                f"{', '.join(error.allowed_types)}", "ask who runs that host to allow keys") from error
+                raise Unreachable(f"{where}it does not let {route.user} in with a key, only by "
+                                  f"{', '.join(error.allowed_types)}", "ask who runs that host to allow keys") from error
             except paramiko.AuthenticationException as error:
                 refused.append(name)
                 if not transport.is_active():
@@ -147,12 +147,12 @@ def let_in(transport: paramiko.Transport, route: Route, where: str, key: str | N
                                  f"confirm or unlock it there; does `ssh {route.name}` work?") from error
             if transport.is_authenticated():
                 return
-            raise HostError(f"{where}it wants {' and '.join(more)} beside a key, which kuiper cannot give",
-                            "ask who runs that host for a login by key alone")
+            raise Unreachable(f"{where}it wants {' and '.join(more)} beside a key, which kuiper cannot give",
+                              "ask who runs that host for a login by key alone")
         raise _refused(route, where, refused, ours, "")
 
 
-def _refused(route: Route, where: str, refused: list[str], ours: Identities, hung_up: str) -> HostError:
+def _refused(route: Route, where: str, refused: list[str], ours: Identities, hung_up: str) -> Unreachable:
     """What it means that no key was accepted; a key of this machine that cannot be used comes first."""
     faults = sorted(ours.faults, key=lambda fault: not fault.asked)
     told = "; ".join(f"{fault.what} {fault.wrong}" for fault in faults)
@@ -166,7 +166,7 @@ def _refused(route: Route, where: str, refused: list[str], ours: Identities, hun
     if hung_up and len(refused) > 3:
         remedy = "it takes only so many keys: name the right one in auth.ssh_private_key or by IdentitiesOnly"
     said = f"it refused {', '.join(refused)}" + (f"; not tried: {told}" if told else "")
-    return HostError(f"{where}it does not let {route.user} in: {said}", remedy)
+    return Unreachable(f"{where}it does not let {route.user} in: {said}", remedy)
 
 
 def _direct(route: Route) -> socket.socket:

@@ -54,8 +54,6 @@ class Reopening(Connection):
     def open(self) -> None:
         if not self.is_connected:
             self.transport = self._login.transport()
-            self.transport.set_keepalive(KEEPALIVE)
-            watch(self.transport.sock)
 
     def close(self) -> None:
         super().close()
@@ -201,6 +199,8 @@ class Login:
         try:
             check_key(way, self._where, transport.get_remote_server_key().asbytes())
             let_in(transport, way, self._where, self._key)
+            transport.set_keepalive(KEEPALIVE)
+            watch(transport.sock)
         except BaseException:
             transport.close()
             raise
@@ -264,7 +264,7 @@ def jumps(way: Route) -> list[Jump]:
 
 def watch(connection: Any) -> None:
     """Have the kernel end a connection whose other end is silent; a proxy has to watch its own."""
-    if not isinstance(connection, socket.socket):
+    if not isinstance(connection, socket.socket) or connection.family == socket.AF_UNIX:
         return
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", int(SILENCE / 5) - 1),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import paramiko
 
-from kuiper.errors import HostError
+from kuiper.errors import Unreachable
 
 ASKING = 15.0
 """Seconds that `ssh -G` may take: a `Match exec` runs commands."""
@@ -30,7 +30,7 @@ _HARMLESS = ("Pseudo-terminal", "Warning: Identity file")
 _REMEDY = "mend it until `ssh {name}` works"
 
 
-class LocalFault(HostError):
+class LocalFault(Unreachable):
     """Something of this machine keeps it from logging in anywhere: a file of ssh's, a key, the agent."""
 
 
