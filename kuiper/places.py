@@ -15,9 +15,16 @@ _VARIABLE = re.compile(r"\$(?:(HOME|USER)\b|\{(HOME|USER)\})")
 
 def expanded(path: str) -> str:
     """A path with `~`, $HOME and $USER as on this machine."""
-    user = os.environ.get("USER") or pwd.getpwuid(os.getuid()).pw_name
-    values = {"HOME": os.path.expanduser("~"), "USER": user}
+    values = {"HOME": os.path.expanduser("~"), "USER": os.environ.get("USER") or user_name()}
     return os.path.expanduser(_VARIABLE.sub(lambda found: values[found[1] or found[2]], path))
+
+
+def user_name() -> str:
+    """Of the user who runs this, or the number: a container may have a user whom /etc/passwd does not know."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def data_folder(root: str | None) -> Path:

@@ -38,7 +38,8 @@ class Proxy(socket.socket):
             self._process = subprocess.Popen([shell, "-c", f"exec {route.command}"], stdin=theirs, stdout=theirs,
                                              stderr=self.said, start_new_session=True)
         except OSError as error:
-            raise LocalFault(f"{route.name}: its ProxyCommand cannot be run: {error}", "set SHELL to a shell") from error
+            why = f"{route.name}: its ProxyCommand cannot be run: {error}"
+            raise LocalFault(why, "set SHELL to a shell") from error
         finally:
             theirs.close()
 

@@ -85,8 +85,13 @@ def in_full(folder):
     home = os.path.expanduser("~")
     if folder == "~" or folder.startswith("~/"):
         folder = home + folder[1:]
-    values = {"HOME": home, "USER": os.environ.get("USER") or pwd.getpwuid(os.getuid()).pw_name}
-    folder = re.sub(r"\$(?:(HOME|USER)\b|\{(HOME|USER)\})", lambda found: values[found.group(1) or found.group(2)], folder)
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user whom /etc/passwd does not know
+        name = str(os.getuid())
+    values = {"HOME": home, "USER": os.environ.get("USER") or name}
+    variable = re.compile(r"\$(?:(HOME|USER)\b|\{(HOME|USER)\})")
+    folder = variable.sub(lambda found: values[found.group(1) or found.group(2)], folder)
     return os.path.realpath(os.path.join(home, folder))
 
 

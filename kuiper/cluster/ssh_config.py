@@ -16,6 +16,7 @@ from pathlib import Path
 import paramiko
 
 from kuiper.errors import Unreachable
+from kuiper.places import user_name
 
 ASKING = 15.0
 """Seconds that `ssh -G` may take: a `Match exec` runs commands."""
@@ -96,12 +97,14 @@ def route(name: str, user: str | None = None, port: int | None = None,
     said = _asked(name, user, port)
     host = _one(said, "hostname") or name
     number = int(_one(said, "port") or DEFAULT_PORT)
-    login = _one(said, "user") or pwd.getpwuid(os.getuid()).pw_name
+    login = _one(said, "user") or user_name()
     alias = _one(said, "hostkeyalias")
-    tokens = {"%": "%", "h": host, "n": name, "p": str(number), "r": login, "u": pwd.getpwuid(os.getuid()).pw_name,
+    tokens = {"%": "%", "h": host, "n": name, "p": str(number), "r": login, "u": user_name(),
               "i": str(os.getuid()), "d": str(Path.home()), "k": alias or host, "j": _one(said, "proxyjump"),
               "l": socket.gethostname(), "L": socket.gethostname().partition(".")[0]}
     command = "" if through else _one(said, "proxycommand")
+    if command and _one(said, "proxyusefdpass") == "yes":
+        raise LocalFault(f"{name}: ProxyUseFdpass is not known here", "use one that passes bytes, or ProxyJump")
     if command:
         command = _expanded(command, _safe(name, {token: tokens[token] for token in "%hnpr"}))
     jumps = through if through is not None else tuple(filter(None, _one(said, "proxyjump").split(",")))
@@ -148,6 +151,8 @@ def _asked(name: str, user: str | None, port: int | None) -> Mapping[str, Sequen
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         why = f"takes longer than {ASKING:g} s" if isinstance(error, subprocess.TimeoutExpired) else str(error)
         raise LocalFault(f"{name}: `ssh -G {name}` {why}", "look at Match exec in ~/.ssh/config") from error
+    if done.returncode and b"usage:" in done.stderr.lower():  # an ssh that knows no -G: a very old one, dropbear's
+        return _by_paramiko(name, user, port)
     if done.returncode:
         lines = done.stderr.decode(errors="replace").splitlines()
         lines = [line for line in lines if line and not line.startswith(_HARMLESS) and "terminating," not in line]
@@ -236,4 +241,7 @@ def _one(said: Mapping[str, Sequence[str]], keyword: str) -> str:
 
 
 def _passwd_home() -> Path:
-    return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # ssh itself then says so
+        return Path.home()

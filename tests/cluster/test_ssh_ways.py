@@ -189,7 +189,7 @@ CASES: dict[str, tuple[str, Callable[[Lab, Path], Any], str, type[HostError]]] =
     "revoked in a list": ("straight", revoked_elsewhere, r"is revoked in \S+/revoked", HostError),
     "an authority": ("near", authority, r"not known \(\S+known_hosts:1 trusts an authority", HostError),
     "no such key": ("near", lambda lab, home: home / "none", "me/none is not there", LocalFault),
-    "a public key": ("near", lambda lab, home: keygen(home / "k") or home / "k.pub", "k.pub is a public key", LocalFault),
+    "a public key": ("near", lambda lab, home: keygen(home / "k") or home / "k.pub", "k.pub is a public", LocalFault),
     "an encrypted key": ("near", lambda lab, home: locked(home), "me/key is encrypted", LocalFault),
     "garbage for a key": ("near", written(b"\x00garbage"), "me/key is no private key", LocalFault),
     "only garbage": ("near", only_garbage, "me/key is no private key", LocalFault),

@@ -175,6 +175,14 @@ def test_a_configuration_that_ssh_refuses_is_named(broken: bytes, home: Path) ->
         route("x")
 
 
+def test_an_ssh_that_cannot_say_is_done_without(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "ssh").write_text("#!/bin/sh\necho 'Unknown option -G' >&2; echo 'Usage: dbclient [options]' >&2; exit 1\n")
+    (home / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{home}:/usr/bin:/bin")
+    (home / ".ssh" / "config").write_text("Host x\n  HostName 10.0.0.9\n  Port 2200\n")
+    assert (route("x").host, route("x").port) == ("10.0.0.9", 2200)
+
+
 def keygen(path: Path, *words: str) -> Path:
     subprocess.run(["ssh-keygen", "-q", "-N", "", "-f", str(path), *words], check=True)
     return path
