@@ -134,8 +134,8 @@ def let_in(transport: paramiko.Transport, route: Route, where: str, key: str | N
             try:
                 more = transport.auth_publickey(route.user, one)
             except paramiko.BadAuthenticationType as error:
-                raise Unreachable(f"{where}it does not let {route.user} in with a key, only by "
-                                  f"{', '.join(error.allowed_types)}", "ask who runs that host to allow keys") from error
+                why = f"{where}it does not let {route.user} in with a key, only by {', '.join(error.allowed_types)}"
+                raise Unreachable(why, "ask who runs that host to allow keys") from error
             except paramiko.AuthenticationException as error:
                 refused.append(name)
                 if not transport.is_active():
