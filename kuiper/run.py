@@ -63,7 +63,7 @@ def main() -> int:
     try:
         listener = handed_over()
         if listener is not None and rank == 0:
-            host, port = listener.getsockname()
+            host, port = listener.getsockname()[:2]
             host = config["processes"][0]["host"] if host != LOCAL else host
             write_json(folder / "endpoint.json", {"host": host, "port": port})
         count = config["conf"]["pool"]

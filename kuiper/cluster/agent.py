@@ -178,13 +178,19 @@ def sweep(find, grace, attend=lambda: None):
 
 
 def listen(address, ports):
-    """A socket that listens on the first of `ports` ("first-last"; None: any) that is free."""
+    """A socket that listens on the first of `ports` ("first-last"; None: any) that is free.
+
+    The address "" is every one of this host's, of IPv4 and of IPv6.
+    """
     import socket  # here: `look` and `stop` do without it
 
+    both = not address and has_ipv6()
     first, _, last = (ports or "0").partition("-")
     for port in range(int(first), int(last or first) + 1):
-        listener = socket.socket()
+        listener = socket.socket(socket.AF_INET6 if both else socket.AF_INET)
         try:
+            if both:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((address, port))
             listener.listen(BACKLOG)
@@ -193,6 +199,19 @@ def listen(address, ports):
             listener.close()
             problem = error.strerror
     raise OSError("ports %s: %s" % (ports, problem))
+
+
+def has_ipv6():
+    """Whether one socket here can listen on IPv6 and IPv4."""
+    import socket
+
+    try:
+        with socket.socket(socket.AF_INET6) as trial:
+            trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            trial.bind(("::", 0))
+        return True
+    except (OSError, AttributeError):  # not in this kernel, or switched off
+        return False
 
 
 # ---------------------------------------------------------------- files

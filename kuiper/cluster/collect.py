@@ -63,4 +63,6 @@ def _from(job: Job, site: Site) -> Collected:
                 found.bytes += size
     except HostError as error:
         found.failure = error.message
+    except (ValueError, AttributeError, TypeError):
+        found.failure = f"{host.name}: the agent's answer cannot be read: {done.out.strip()[-200:]!r}"
     return found

@@ -25,8 +25,11 @@ LISTENING = 8.0
 """Seconds in which 32 hosts try to connect. Who listens has done so as soon as all have."""
 LISTEN = """
 import socket, sys, time
-listener = socket.socket()
+both = socket.has_ipv6 and hasattr(socket, "has_dualstack_ipv6") and socket.has_dualstack_ipv6()
+listener = socket.socket(socket.AF_INET6 if both else socket.AF_INET)
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+if both:
+    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
 listener.bind(("", int(sys.argv[1])))
 listener.listen(64)
 listener.settimeout(0.2)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from kuiper.cluster import agent
 from kuiper.cluster.files import make_folder, write_bytes
+from kuiper.cluster.hostnames import LOCAL
 from kuiper.errors import HostError
 
 AT_ONCE = 32
@@ -137,9 +138,6 @@ class LocalHost:
 
     def exists(self, path: PurePath) -> bool:
         return os.path.exists(path)
-
-
-LOCAL = "localhost"
 
 
 def agent_place(address: Address) -> str:

@@ -6,6 +6,7 @@
     node3:[2,2]           two on each of two GPUs
     [node4]:2222          the port of its sshd, written as in known_hosts
     [node4]:2222:4        and four processes
+    fd00::2               an IPv6 address; [fd00::2]:22:4 for four processes
 
 A host on several lines has that many times its processes, as in a list of the cores of a cluster's scheduler.
 """
@@ -16,10 +17,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from kuiper.cluster.hostnames import BadHost, is_ipv6, split
 from kuiper.config.schema import InvalidSpec, Problem, shown
 from kuiper.config.source import MAX_BYTES
 
-PORT = re.compile(r"\[([^][:]+)\]:(\d{1,5})(?::(.*))?")
+PORT = re.compile(r"\[([^][]+)\]:(\d{1,5})(?::(.*))?")
 LEAST_PORT = 1024
 
 
@@ -32,13 +34,13 @@ def read(path: Path) -> tuple[list[tuple[Any, str]], bytes]:
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES)
-        text = content.decode()
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InvalidSpec([Problem(str(path), "", f"cannot be read: {said}", "one host a line")]) from None
     entries, problems = [], []
     for number, line in enumerate(text.splitlines(), start=1):
-        words = line.partition("#")[0].strip()
+        words = line.partition("#")[0].strip().rstrip(",;").rstrip()
         if not words:
             continue
         where = f"{path}:{number}"
@@ -55,13 +57,18 @@ def read(path: Path) -> tuple[list[tuple[Any, str]], bytes]:
 
 def _wrong(words: str) -> tuple[str, str]:
     """What is wrong with a line, and what to do; ("", "") where that is left to the checks of worker_ips."""
-    count = words.rpartition(":")[2]
-    if "@" in words:
-        return "which names a user", "write `auth: {ssh_user: ...}` in the spec, or User in ~/.ssh/config"
-    if re.search(r"\s", words):
+    count, with_port = words.rpartition(":")[2], PORT.fullmatch(words)
+    if re.search(r"\s", words) or "," in words and "[" not in words:
         return "which is more than one word", "write one host a line: host, host:n or [host]:port"
-    if words.count(":") > 1 and not PORT.fullmatch(words):
-        return "which is no name or IPv4 address", "give IPv6 hosts a name in ~/.ssh/config or /etc/hosts"
+    if with_port and "@" not in words:
+        host, port, processes = with_port.groups()
+        if is_ipv6(host) and processes is None and port != "22" and int(port) < LEAST_PORT:
+            return "and what stands behind the brackets is the port of sshd", f"for processes, write [{host}]:22:{port}"
+        return "", ""
+    try:
+        split(words)
+    except BadHost as error:
+        return str(error), error.remedy
     if count.isdigit() and int(count) >= LEAST_PORT and not words.startswith("["):
         return ("and what stands behind the colon is a number of processes",
                 f"write {words.partition(':')[0]}; kuiper finds its ports itself. [host]:port is sshd's")

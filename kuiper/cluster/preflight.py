@@ -17,7 +17,7 @@ from kuiper.places import data_folder, in_full
 if TYPE_CHECKING:
     from kuiper.cluster.spec import Spec
 
-HERE = ("localhost", "127.0.0.1")
+HERE = ("localhost",)
 ROOM, ROOM_A_PROCESS = 1 << 20, 1 << 16
 """Bytes without which a run is not begun: what a start writes, and then some steps."""
 REMEDY = "free space there, or choose a log_path that this user may write to"
@@ -86,7 +86,10 @@ def check_ports(config: Mapping[str, Any], jobs: int = 1) -> None:
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    both = socket.has_dualstack_ipv6()  # as the agent will listen
+    with socket.socket(socket.AF_INET6 if both else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        if both:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))

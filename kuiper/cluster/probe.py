@@ -10,6 +10,8 @@ import glob
 import json
 import os
 import platform
+import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -79,11 +81,17 @@ def runs():
 
 
 def in_full(folder):
-    """With ~ and $HOME as here; one that is relative begins at home. Links are resolved."""
+    """With ~, $HOME and $USER as here; one that is relative begins at home. Links are resolved."""
     home = os.path.expanduser("~")
-    for word in ("~", "$HOME", "${HOME}"):
-        if folder == word or folder.startswith(word + "/"):
-            folder = home + folder[len(word):]
+    if folder == "~" or folder.startswith("~/"):
+        folder = home + folder[1:]
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user whom /etc/passwd does not know
+        name = str(os.getuid())
+    values = {"HOME": home, "USER": os.environ.get("USER") or name}
+    variable = re.compile(r"\$(?:(HOME|USER)\b|\{(HOME|USER)\})")
+    folder = variable.sub(lambda found: values[found.group(1) or found.group(2)], folder)
     return os.path.realpath(os.path.join(home, folder))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,12 +10,14 @@ from typing import Any
 
 from kuiper.cluster import hostfile
 from kuiper.cluster.host import LOCAL, Address
+from kuiper.cluster.hostnames import LOOPBACK, BadHost, canonical, is_ipv6, split
 from kuiper.cluster.plan import Process, place
 from kuiper.config import kuiper_conf, kuiper_keys, schema, source
 from kuiper.config.bounds import LENGTHS
 from kuiper.config.schema import InvalidSpec, Key, Problem
 from kuiper.config.source import Document, Place
 from kuiper.errors import UsageError
+from kuiper.places import expanded
 
 _COUNTS = re.compile(r"\s*(\d{1,6}|\[\s*\d{1,6}\s*(,\s*\d{1,6}\s*)*\])\s*")
 
@@ -103,17 +104,12 @@ class Spec:
         said = {name: value for name in ("port", "python")
                 for value in [next((getattr(entry, name) for entry in entries if getattr(entry, name)), None)] if value}
         key = self.auth.get("ssh_private_key")
-        login = {"user": self.auth.get("ssh_user") or None, "key": here(key) if key else None}
+        login = {"user": self.auth.get("ssh_user") or None, "key": expanded(key) if key else None}
         return Address(host, **{**login, **said, **known})
 
     def processes(self, num_workers: int, simulate: bool) -> list[Process]:
         """Its processes by rank, when nodes 0..num_workers-1 are shared out among them."""
         return place(self, num_workers, simulate)
-
-
-def here(path: str) -> str:
-    """`path` with the `~` or `$HOME` that it begins with as on this machine."""
-    return os.path.expanduser(kuiper_conf.HOME.sub("~", path))
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), simulate: bool = False,
@@ -163,6 +159,8 @@ class _Reader:
         self.notes: list[str] = []
         self.unsettled: set[str] = set()
         self.host_files: dict[str, bytes] = {}
+        self.spelled: dict[str, str] = {}
+        """How a host was written first, by its name in lower case."""
 
     def problem(self, path: Sequence[str | int], message: str, remedy: str) -> None:
         key = ".".join(str(part) for part in path)
@@ -282,7 +280,7 @@ class _Reader:
             ps_ip=[server for server in servers if server],
             worker_ips=[worker for worker in workers if worker],
             exp_path=top["exp_path"],
-            log_path=here(top["log_path"]),
+            log_path=expanded(top["log_path"]),
             auth={name: value for name, value in auth.items() if value is not None},
             setup_commands=top["setup_commands"],
             secrets=top["secrets"],
@@ -345,9 +343,13 @@ class _Reader:
         """`host`, `host:n`, `host:[a,b]` (a processes on GPU 0, b on GPU 1), or a mapping."""
         at, given = (key, index), entry
         if isinstance(entry, str):
-            host, colon, count = entry.partition(":")
+            try:
+                host, count = split(entry)
+            except BadHost as error:
+                self.problem(at, f"is {schema.shown(given)}, {error}", error.remedy)
+                return None
             entry = {"host": host}
-            if colon:
+            if count is not None:
                 entry = {host: None}
                 if _COUNTS.fullmatch(count):
                     numbers = [int(number) for number in re.findall(r"\d+", count)]
@@ -358,21 +360,38 @@ class _Reader:
             if isinstance(count, list):
                 entry = {"host": host, "gpus": _in_turn(count)}
             if count is None or entry.get("gpus") == []:
+                name = f"[{host}]" if is_ipv6(host) else host
                 self.problem(at, f"is {schema.shown(given)}, and must count processes",
-                             f"write {host}:2, or {host}:[2,2] for two on each of two GPUs")
+                             f"write {name}:2, or {name}:[2,2] for two on each of two GPUs")
                 return None
         if not isinstance(entry, dict):
             self.problem(at, f"is {schema.shown(entry)}, and must name a host",
                          "write host:n, host:[a,b] or {host: ..., processes: ...}")
             return None
         before = len(self.problems)
+        if isinstance(entry.get("host"), str):
+            try:
+                entry = {**entry, "host": self.one_spelling(split(entry["host"])[0], entry.get("port"))}
+            except BadHost as error:
+                self.problem(at, f"is {schema.shown(given)}, {error}", error.remedy)
+                return None
         keys = self.table(at, schema.WORKER, entry)
         if len(self.problems) > before:
             return None
         gpus = keys["gpus"]
         count = keys["processes"] or len(gpus) or 1
         devices = tuple(gpus[process % len(gpus)] for process in range(count if gpus else 0))
-        return Worker(keys["host"], count, devices, keys["port"], keys["python"])
+        python = expanded(keys["python"]) if keys["host"] == LOCAL and keys["python"] else keys["python"]
+        return Worker(keys["host"], count, devices, keys["port"], python)
+
+    def one_spelling(self, host: str, port: Any) -> str:
+        """A host as it was written first: `Node1`, `node1.` and `node1` are one, as are ways to write an address."""
+        host = canonical(host)
+        if host in LOOPBACK and port is None:
+            note = f"{host} is this machine: no ssh; with a port, {{host: '{host}', port: 22}}, it is reached by ssh"
+            self.notes += [note] if note not in self.notes else []
+            return LOCAL
+        return self.spelled.setdefault(host.lower(), host)
 
 
 def _in_turn(counts: list[Any]) -> list[int]:

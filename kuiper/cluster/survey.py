@@ -15,10 +15,20 @@ Facts = dict[str, Any]
 """What probe.py prints, and `skew`: seconds that the host's clock is ahead, give or take `asked` seconds."""
 
 TIMEOUT = 20.0
-PICK = """
+PICK = r"""
+replaced() {  # in $1, the variable $2 by $3
+  case $1 in
+    *"\${$2}"*) replaced "${1%%"\${$2}"*}$3${1#*"\${$2}"}" "$2" "$3" ;;
+    *"\$$2"*) replaced "${1%%"\$$2"*}$3${1#*"\$$2"}" "$2" "$3" ;;
+    *) printf %s "$1" ;;
+  esac
+}
 source=$1 folder=$2 depth=$3 file=$4; shift 4
 for python; do
   case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac
+  case $python in *'$'*)
+    python=$(replaced "$python" HOME "$HOME"); python=$(replaced "$python" USER "${USER:-$(id -un)}") ;;
+  esac
   found=$(command -v -- "$python") && exec "$found" -c "$source" "$found" "$folder" "$depth" "$file"
 done
 exit 9

@@ -87,10 +87,10 @@ JOB_NAME = Key(
     pattern=r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}",
     shape="1 to 100 letters, digits, '.', '_' or '-', beginning with a letter or digit, without '..'",
 )
-HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"
+HOST = r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?"
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
-PATH = r"(?!\$(?!HOME(/|\Z)|\{HOME\}(/|\Z)|\())[^\x00-\x1f\x7f]+"
-A_PATH = "text without control characters; of variables, only $HOME may begin it"
+PATH = r"(?:[^\x00-\x1f\x7f$]|\$(?:HOME|USER)\b|\$\{(?:HOME|USER)\}|\$(?![A-Za-z_{]))+"
+A_PATH = "text without control characters; of variables, only $HOME and $USER"
 
 SPEC: dict[str, Key] = {
     "job_name": JOB_NAME,
@@ -114,7 +114,7 @@ SPEC: dict[str, Key] = {
 }
 AUTH: dict[str, Key] = {
     "ssh_user": Key("text", "who logs in on the hosts"),
-    "ssh_private_key": Key("text", "path of the key, on the submitter"),
+    "ssh_private_key": Key("text", "path of the key, on the submitter", pattern=rf"({PATH})?", shape=A_PATH),
 }
 LIMITS: dict[str, Key] = {
     "duration": Key("seconds", "the run is stopped after this long", above=0, null=True),
@@ -131,7 +131,8 @@ WORKER: dict[str, Key] = {
     "processes": Key("int", "how many", low=1, high=4096),
     "gpus": Key("list", "a device for each process, in turn", items="int", low=0, high=63, default=[]),
     "port": Key("int", "of sshd", low=1, high=65535),
-    "python": Key("text", "interpreter on that host", pattern=r"/[^\x00-\x1f]*", shape="an absolute path"),
+    "python": Key("text", "interpreter on that host", pattern=rf"(?=/|~/|\$HOME/|\$\{{HOME\}}/){PATH}",
+                  shape="an absolute path; `~`, $HOME and $USER are that host's"),
 }
 
 TRACKERS = ("wandb", "tensorboard")

@@ -125,6 +125,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, name: str, lines: bool) -> I
     if text[mark.index : mark.index + 1] == "\t" or "\t" in line[: len(line) - len(line.lstrip())]:
         return _invalid(where, "has a tab where YAML wants spaces", "indent with spaces")
     remedy = f"look at column {mark.column + 1}: {line.strip()[:60]!r}"
+    if re.search(r"\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%\w+)?\]", line):
+        remedy += "; an IPv6 address in brackets needs quotes: '[::1]:2'"
     if "mapping values are not allowed" in str(error.problem):
         remedy += "; a value that holds ': ' needs quotes, and keys of one level the same indent"
     return _invalid(where, f"is not YAML: {error.problem}", remedy)

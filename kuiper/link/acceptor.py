@@ -16,6 +16,8 @@ from kuiper.link.sparing import Sparing
 Admitted = Callable[[Hello, str, socket.socket, socket.socket], None]
 _MOST_GREETINGS = 64
 """Connections that may be in their handshake at once; beyond, the oldest gives way."""
+IPV4_MAPPED = "::ffff:"
+"""How a socket of both families shows an IPv4 address."""
 log = logging.getLogger(__name__)
 
 
@@ -110,6 +112,7 @@ class Acceptor:
         while not self._closing:
             try:
                 raw, (host, *_) = listener.accept()
+                host = host.removeprefix(IPV4_MAPPED)  # as others reach it who may have no IPv6
                 handshake.tune(raw, host)
                 connection = self._door.wrap(raw)
             except OSError as error:

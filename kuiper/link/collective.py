@@ -141,7 +141,9 @@ class CollectiveLink(RemoteLink):
                 os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
         host = _LOOPBACK if local else self._processes[0]["host"]
         if self._rank == 0:
-            listener = socket.create_server((_LOOPBACK if local else "", 0))
+            both = not local and socket.has_dualstack_ipv6()
+            listener = socket.create_server((_LOOPBACK if local else "", 0), dualstack_ipv6=both,
+                                            family=socket.AF_INET6 if both else socket.AF_INET)
             self._port[0] = listener.getsockname()[1]
             self._store = dist.TCPStore(host, int(self._port), is_master=True, wait_for_workers=False,
                                         master_listen_fd=listener.detach())

@@ -213,7 +213,7 @@ def tune(connection: socket.socket, peer: str) -> None:
     Args:
         peer: address of the other end.
     """
-    if connection.getsockname()[0] == peer:
+    if connection.getsockname()[0] in (peer, f"::ffff:{peer}"):
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             connection.setsockopt(socket.SOL_SOCKET, option, _LOCAL_BUFFER_BYTES)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -134,7 +134,7 @@ TABLE: dict[str, tuple[str | bytes | None, tuple[str, ...]]] = {
     "Kuiper's entries": (KUIPERS + "executor_entry: executor.py\n", (
         "conf.yml:11: executor_entry is not a key", "every process runs kuiper's own code")),
     "a variable of the host's": (SPEC + "exp_path: $FEDSCALE_HOME/core\n", (
-        "exp_path is '$FEDSCALE_HOME/core'", "only $HOME may begin it")),
+        "exp_path is '$FEDSCALE_HOME/core'", "only $HOME and $USER")),
 } | {f"job name, {what}": (instead("hello", json.dumps(name)), (
     "conf.yml:1: job_name is ", repr(name)[:20], "letters, digits")) for what, name in NAMES.items()}
 
@@ -206,7 +206,9 @@ HOST_FILES = {
     "a user": (b"# mine\n\nann@node1\n", ("hosts:3: is 'ann@node1', which names a user", "auth: {ssh_user")),
     "the port of a process": (b"node1:7000\n", ("hosts:1: is 'node1:7000'", "finds its ports itself")),
     "slots": (b"node1 slots=4\n", ("which is more than one word", "host:n")),
-    "IPv6": (b"fe80::1\n", ("which is no name or IPv4 address",)),
+    "IPv6 and a number": (b"fd00::5:4\n", ("IPv6 address, or one with a number", "write [fd00::5:4], or [fd00::5]:4")),
+    "processes or a port": (b"[fd00::5]:4\n", ("is the port of sshd", "for processes, write [fd00::5]:22:4")),
+    "two in a line": (b"\xef\xbb\xbfnode1,node2\r\n", ("hosts:1: is 'node1,node2', which is more than one word",)),
     "a word for a count": (b"node1:two\n", ("hosts:1: worker_ips.0 is 'node1:two', and must count",)),
     "an option": (b"-oProxyCommand=x\n", ("hosts:1: worker_ips.0.host is '-oProxyCommand=x'",)),
     "no such port": (b"[node1]:99999\n", ("hosts:1: worker_ips.0.port is 99999",)),
