@@ -103,6 +103,8 @@ def _dataset(spec: Spec, config: Mapping[str, Any]) -> Iterator[Problem]:
         return
     for parameter, paths in dataset.get("_files_", {}).items():
         given, where = dataset[parameter], spec.where("job_conf", "dataset")
+        if spec.setup_commands and (given is None or given.startswith("~")):
+            continue  # the commands may say where it is: export KUIPER_DATA=...
         try:
             folder = data_folder(given) if parameter == "root" else in_full(parameter, given)
         except SpecError as error:

@@ -18,6 +18,7 @@ from kuiper.algorithms.base import Algorithm, Job
 from kuiper.attacks.adversary import Adversary
 from kuiper.config.instantiate import factory
 from kuiper.data import Dataset, hold_out
+from kuiper.data.digest import digests
 from kuiper.errors import SpecError
 from kuiper.learner import Batches, FlatModel, Learner
 from kuiper.link.clock import VirtualClock, WallClock
@@ -31,6 +32,9 @@ class Builder:
 
     Args:
         config: as written to config.yaml by the submitter.
+
+    Attributes:
+        digests: of the data set that was loaded, by its parts; before any sample is held out.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -42,6 +46,7 @@ class Builder:
         self.n: int = self.conf["num_workers"]
         declared = self.conf["f"]
         self.f: int = self.conf["num_byzantine"] if declared is None else declared
+        self.digests: dict[str, str] = {}
 
     def make(self, group: str, *args: Any) -> Any:
         return self.factory(group)(*args)
@@ -84,6 +89,7 @@ class Builder:
 
     def dataset(self) -> Dataset:
         data, validation = self.make("dataset", self.seed), self.conf["validation"]
+        self.digests = digests(data)
         return hold_out(data, validation, self.seed) if validation else data
 
     def model(self, data: Dataset, device: str) -> FlatModel:

@@ -156,6 +156,7 @@ VALUES: dict[str, Key] = {
     "batch_size": Key("int", "samples per node and step", low=1),
     "validation": Key("float", "part of the training set that is held out, and scored beside the test set",
                       low=0, high=0.99),
+    "allow_different_data": Key("bool", "whether processes may hold different data sets; each must keep its own"),
     "loss": Key("text", "of the model's logits; nll: of log-probabilities",
                 choices=("cross_entropy", "nll", "mse", "bce")),
     "buffers": Key("text", "BatchNorm's running statistics: estimated from training samples at evaluation, "

@@ -42,7 +42,8 @@ LAYERS: dict[str, str] = {
     # the data plane's way in
     "config.instantiate": "errors registry config.targets",  # both sides hold to one allow-list
     "config.build": f"{_MATHS} registry {_PURE} algorithms link learner record config.instantiate",
-    "process": f"{_MATHS} {_PURE} algorithms link learner record config.build pool",
+    "run_data": "errors places link.holding record.data",
+    "process": f"{_MATHS} {_PURE} algorithms link learner record config.build pool run_data",
     "pool": "config.build learner",
     "run": "errors record.atomic process pool",
     # the control plane
