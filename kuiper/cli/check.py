@@ -34,6 +34,7 @@ def check(
     from kuiper.cluster.preflight import check_ports, preflight
     from kuiper.cluster.spec import load
     from kuiper.config.compose import compose
+    from kuiper.config.sizes import warnings
 
     try:
         spec = load(path, overrides, simulate, servers, workers)
@@ -49,11 +50,12 @@ def check(
             print(f"{error}\n\n{count} problem{'s' * (count > 1)}; nothing was started", file=sys.stderr)
         return error.exit_code
     seeds = [config["conf"]["seed"] for config in configs]
+    notes = [*spec.notes, *(f"warning: {line}" for line in warnings(configs[0]["conf"]))]
     if as_json:
-        told = {"ok": True, "problems": [], "config": configs[0], "seeds": seeds, "notes": spec.notes}
+        told = {"ok": True, "problems": [], "config": configs[0], "seeds": seeds, "notes": notes}
         print(json.dumps(told))
     else:
-        for line in spec.notes:
+        for line in notes:
             print(line, file=sys.stderr)
         more = [f"  then       the same with seed {seed}" for seed in seeds[1:]]
         print("\n".join(summary(configs[0]) + more))

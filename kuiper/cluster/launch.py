@@ -53,19 +53,22 @@ def submit(spec: Spec, simulate: bool = False, say: Say = silent) -> list[Job]:
         ConflictError: a job of that name runs, or the ports are taken.
         HostError, JobFailed: one could not be started; what had been started is stopped again.
     """
-    return launch(spec, lambda one, run_id: composed(one, simulate, run_id), say)
+    return launch(spec, lambda one, run_id: composed(one, simulate, run_id, say), say)
 
 
-def composed(spec: Spec, simulate: bool, run_id: str) -> dict[str, Any]:
+def composed(spec: Spec, simulate: bool, run_id: str, say: Say = silent) -> dict[str, Any]:
     """The configuration of one job, with what it needs of this machine looked at.
 
     Raises:
         SpecError: the spec is wrong.
     """
     from kuiper.config.compose import compose  # Hydra: only those who compose pay for it
+    from kuiper.config.sizes import warnings
 
     config = compose(spec, simulate, run_id)
     preflight(spec, config)
+    for line in warnings(config["conf"]):
+        say(f"warning: {line}")
     return config
 
 

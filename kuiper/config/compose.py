@@ -24,6 +24,7 @@ from kuiper.config.schema import (
     Key,
     Problem,
 )
+from kuiper.config.signatures import call_of
 from kuiper.errors import SpecError
 
 if TYPE_CHECKING:
@@ -86,6 +87,12 @@ def _flow(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
 
 
 _Dumper.add_representer(list, _flow)
+
+
+def runs_here(spec: Spec, simulate: bool) -> bool:
+    """Whether a process of the job runs on this machine, with this interpreter and no setup of its own."""
+    entries = [entry for entry in (*spec.ps_ip, *spec.worker_ips) if entry.host == "localhost"]
+    return not spec.setup_commands and (simulate or any(entry.python is None for entry in entries))
 
 
 class _Composer:
@@ -246,12 +253,15 @@ class _Composer:
                 default = f"correct it, or leave it out for the default of {group} {name}"
                 remedy = f"write `{group}: {{{name}: {{{key}: ...}}}}`" if missing else default
                 if allowed.choices:
-                    remedy = f"{schema.nearest(conf[key], allowed.choices)}; or {remedy}"
+                    words = conf[key] if isinstance(conf[key], list) else [conf[key]]
+                    word = next((one for one in words if one not in allowed.choices), "")
+                    remedy = f"{schema.nearest(word, allowed.choices)}; or {remedy}"
                 self.problems.append(Problem(where, f"job_conf.{group}.{key}", wrong, remedy))
                 conf[key] = None
         for target in targets.mentioned(conf):
-            parameters = list(registry.of_target(conf)) if target == conf.get("_target_") else []
-            message, remedy = targets.refusal(target, self.spec.allow, self.spec.path.parent, parameters)
+            call = call_of(group, conf) if target == conf.get("_target_") else None
+            message, remedy = targets.refusal(target, self.spec.allow, self.spec.path.parent, call,
+                                              runs_here(self.spec, self.simulate))
             if message:
                 self.problems.append(Problem(file, f"{group}.{name}._target_", message, remedy))
         where = (known, self.spec.allow, self.spec.path.parent, self.report)

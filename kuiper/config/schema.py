@@ -234,7 +234,7 @@ def check(key: Key, value: Any) -> tuple[Any, str]:
         return value, ""
     wrong = f"is {shown(value)}, and must be {expects(key)}"
     if key.kind == "list" and key.items and isinstance(value, list):
-        item = Key(key.items, low=key.low, high=key.high, pattern=key.pattern, shape=key.shape)
+        item = Key(key.items, low=key.low, high=key.high, choices=key.choices, pattern=key.pattern, shape=key.shape)
         checked = [check(item, one) for one in value]
         bad = next((index for index, one in enumerate(checked) if one[1]), None)
         if bad is not None:

@@ -19,7 +19,7 @@ ROOT = Path(kuiper.__file__).parent
 _MATHS = "errors random"
 _PURE = "aggregation attacks topology selection optim data models"
 _TORCH_FREE_CONFIG = ("config.compose config.schema config.source config.choices config.metadata "
-                      "config.bounds config.tree config.targets config.nested config.kuiper_keys "
+                      "config.sizes config.modules config.signatures config.bounds config.tree config.targets config.nested config.kuiper_keys "
                       "config.kuiper_conf")
 LAYERS: dict[str, str] = {
     "errors": "",
