@@ -77,7 +77,7 @@ class Builder:
         """
         data = (data or self.dataset()).to(device)
         labels = data.train_y.cpu().numpy()
-        shards = self.make("partition", labels, self.n, random.numpy_generator(self.seed, "partition"))
+        shards = self.shards(labels)
         empty = [node for node, shard in enumerate(shards) if not len(shard)]
         if empty:
             raise SpecError(f"partition: nodes {empty[:10]} got no samples of {len(labels)}",
@@ -87,9 +87,18 @@ class Builder:
         adversary.rule = self.rule(learner)
         return learner
 
+    def shards(self, labels: np.ndarray) -> list[np.ndarray]:
+        """Indices of the training samples of each node."""
+        return self.make("partition", labels, self.n, random.numpy_generator(self.seed, "partition"))
+
     def dataset(self) -> Dataset:
-        data, validation = self.make("dataset", self.seed), self.conf["validation"]
+        data = self.make("dataset", self.seed)
         self.digests = digests(data)
+        return self.split(data)
+
+    def split(self, data: Dataset) -> Dataset:
+        """With the validation set held out, where the job has one."""
+        validation = self.conf["validation"]
         return hold_out(data, validation, self.seed) if validation else data
 
     def model(self, data: Dataset, device: str) -> FlatModel:
