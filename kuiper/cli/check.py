@@ -32,17 +32,16 @@ def check(
     Returns:
         Exit code: 0, or that of the error.
     """
-    from kuiper.cluster.preflight import check_ports, preflight
+    from kuiper.cluster.launch import composed
+    from kuiper.cluster.preflight import check_ports
     from kuiper.cluster.rehearsal import build_once
     from kuiper.cluster.spec import load
-    from kuiper.config.compose import compose
     from kuiper.config.sizes import warnings
 
     try:
         spec = load(path, overrides, simulate, servers, workers)
         specs = spec.each()
-        configs = [compose(one, simulate) for one in specs]
-        preflight(specs[0], configs[0])
+        configs = [composed(one, simulate) for one in specs]
         check_ports(configs[0], len(configs))
         built = build_once(specs[0], configs[0]) if build else {}
     except KuiperError as error:

@@ -258,6 +258,8 @@ class _Composer:
                     remedy = f"{schema.nearest(word, allowed.choices)}; or {remedy}"
                 self.problems.append(Problem(where, f"job_conf.{group}.{key}", wrong, remedy))
                 conf[key] = None
+        if len(self.problems) == before:
+            self.check_company(group, conf)
         for target in targets.mentioned(conf):
             call = call_of(group, conf) if target == conf.get("_target_") else None
             message, remedy = targets.refusal(target, self.spec.allow, self.spec.path.parent, call,
@@ -270,6 +272,15 @@ class _Composer:
         kept = {key: conf[key] for key in CARRIED if key in conf} | {key: conf[key] for key in keys}
         conf.clear()
         conf.update({"_name_": name} | kept)
+
+    def check_company(self, group: str, conf: dict[str, Any]) -> None:
+        """Parameters that need others within bounds: nesterov a momentum."""
+        for name, others in (conf.get("_goes_with_") or {}).items():
+            for other, (low, high) in others.items() if conf[name] else ():
+                bound = Key("float", low=low, high=high)
+                if schema.check(bound, conf[other])[1]:
+                    self.report(f"{group}.{name}", f"is {schema.shown(conf[name])}, and {other} is {schema.shown(conf[other])}, "
+                                f"which must then be {schema.expects(bound)}", f"correct {other}, or leave {name} out")
 
     def settle(self, conf: dict[str, Any]) -> dict[str, Any]:
         """Replace what was left open: f, quorum, engine, clock; trackers as a list."""

@@ -36,6 +36,7 @@ METADATA: dict[str, Key] = {
     "_losses_": Key("list", "the losses that suit what a model puts out", items="text"),
     "_batch_norm_": Key("mapping", "{PARAMETER: value}: a model with these has BatchNorm; {}: always"),
     "_draws_": Key("list", "parameters of a model that make it draw (dropout) where they are not 0", items="text"),
+    "_goes_with_": Key("mapping", "parameter: {other: [low, high]}: where it is set, others must be in these bounds"),
     "_doc_": Key("text", "one line for users"),
     "_cost_": Key("text", "of a rule, in n rows of d entries"),
     "_breakdown_": Key("text", "how many Byzantine rows a rule stands"),
@@ -93,6 +94,7 @@ def _inner(key: str, name: str, value: Any, conf: Mapping[str, Any]) -> str:
         "_samples_": isinstance(value, int),
         "_image_": isinstance(value, list if name == "channels" else int),
         "_batch_norm_": True,
+        "_goes_with_": isinstance(value, dict) and value.keys() <= conf.keys(),
         "_bounds_": pair and not any(schema.check(end, one)[1] for one in value),
         "_choices_": isinstance(value, list),
         "_types_": isinstance(value, str) and value in _KINDS,
@@ -113,7 +115,7 @@ def _key(name: str, default: Any, group: Mapping[str, Any]) -> Key:
     if name in (group.get("_rules_") or ()):
         return Key("choice")
     kind = _KINDS.get(stated) if stated else _kind(default)
-    items = _kind(default[0]) if isinstance(default, list) and default else "any"
+    items = _kind(default[0]) if isinstance(default, list) and default else "int" if low is not None else "any"
     return Key(kind or "any", low=low, high=high, choices=choices, null=default is None, items=items)
 
 

@@ -71,6 +71,9 @@ SIZES: list[tuple[dict[str, Any], str, str, str]] = [
      "leaves nodes with one sample", "fewer workers"),
     ({"model": {"mlp": {"dropout": 0.2}}, "engine": "batched"}, "engine", "mlp has dropout 0.2", "engine: sequential"),
     ({"loss": "nll"}, "loss", "softmax puts out logits", "loss: cross_entropy"),
+    ({"optimizer": {"sgd": {"nesterov": True}}}, "optimizer.nesterov", "and momentum is 0.0, which must then be", "momentum"),
+    ({"schedule": {"multistep": {"milestones": [5, "x"]}}}, "schedule.milestones", "item 1", "multistep"),
+    ({"dataset": {"iris": {"test_samples": 149}}, "num_workers": 2}, "dataset.test_samples", "148", "iris"),
     ({"dataset": {"digits": {"augment": ["random_cropp"]}}}, "dataset.augment", "item 0", "did you mean 'random_crop'"),
 ]
 
@@ -234,6 +237,15 @@ def test_check_builds_in_a_process_of_its_own(write: Write, tmp_path: Path, caps
     (tmp_path / "mine.py").write_text("while True: pass\ndef rule(rows, f, scale): ...\n")
     with pytest.raises(SpecError, match="more than 0.5 s"):
         rehearsal.build_once(load(spec), compose(load(spec)), seconds=0.5)
+
+
+def test_everything_at_once(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the values, the sizes, the user's function and this machine."""
+    spec = write({"aggregator": "mine", "model": "convnet", "num_workers": 2000, "lr": 1}, {**RULE, "mine.py": "rul = 1\n"})
+    spec.write_text(spec.read_text() + f"log_path: {spec}\n")
+    assert check(spec, as_json=True) == 3
+    keys = {one["key"] for one in json.loads(capsys.readouterr().out)["problems"]}
+    assert keys == {"job_conf.lr", "job_conf.model", "job_conf.num_workers", "aggregator.mine._target_", "log_path"}
 
 
 def test_check_is_fast_enough(write: Write) -> None:
