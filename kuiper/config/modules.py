@@ -111,6 +111,9 @@ def unimportable(module: Path, folder: Path, seen: frozenset[Path] = frozenset()
             if file is None or file.suffix != ".py":
                 continue
             own = is_own(file, folder)
+            if rest and (own or dotted.startswith("kuiper.")):
+                return (f"{place} imports {dotted!r}, and there is no {rest[0]!r} in {dotted.removesuffix('.' + '.'.join(rest))}",
+                        "correct the name")
             if isinstance(node, ast.ImportFrom) and (own or dotted.startswith("kuiper.")) and not rest:
                 lacking = _lacking(node, file, folder)
                 if lacking:

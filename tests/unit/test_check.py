@@ -118,6 +118,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "def rule(rows, f, scale)\n    return rows[0]\n": ("mine.py:1 is not Python", "correct that line"),
     "import no_such_module\ndef rule(rows, f, scale): ...\n": ("mine.py:1 imports 'no_such_module'", "install it"),
     "from kuiper.data import Datasett\ndef rule(rows, f, scale): ...\n": ("'Datasett' from kuiper.data", "'Dataset'?"),
+    "import kuiper.dat\ndef rule(rows, f, scale): ...\n": ("there is no 'dat' in kuiper", "correct"),
     "import helper\ndef rule(rows, f, scale): ...\n": ("helper.py:2 imports 'nowhere'", "install it"),
     "from .helper import x\ndef rule(rows, f, scale): ...\n": ("beside the spec there is none", "from module"),
     "class rule:\n    def __init__(self, rows): ...\n": ("takes no parameter 'scale'", "known: rows"),
