@@ -81,8 +81,8 @@ class _Trial:
         self.attempt("algorithm", lambda: self.rule(learner, adversary))
         if adversary.acts_on in ("gather", "rows", "batches"):
             self.attempt("attack", lambda: self.attack(learner, adversary))
-        self.built |= {"parameters": learner.parameters, "samples": len(learner.data.train_y), "shape": list(data.shape),
-                       "classes": data.classes, "smallest_shard": int(learner.batches.sizes.min())}
+        self.built |= {"parameters": learner.parameters, "samples": len(learner.data.train_y),
+                       "shape": list(data.shape), "classes": data.classes, "smallest_shard": int(learner.batches.sizes.min())}
 
     def attempt(self, key: str, make: Callable[[], Any]) -> Any:
         """What it makes; None where it fails, which is noted."""
@@ -123,7 +123,8 @@ class _Trial:
         clients = np.arange(self.builder.n)
         chosen = np.asarray(self.builder.make("selector").select(1, min(2, len(clients)), clients, self.builder.seed))
         if not np.isin(chosen, clients).all():
-            raise SpecError(f"selector: selects {chosen.tolist()} of clients 0 to {len(clients) - 1}", "return ids of clients")
+            raise SpecError(f"selector: selects {chosen.tolist()} of clients 0 to {len(clients) - 1}",
+                            "return ids of clients")
 
     def dataset(self) -> Dataset:
         data = self.builder.make("dataset", self.builder.seed)
@@ -134,7 +135,8 @@ class _Trial:
     def partition(self, data: Dataset) -> None:
         shards, n = self.builder.shards(data.train_y.numpy()), self.builder.n
         if len(shards) != n:
-            raise SpecError(f"partition: gives {len(shards)} shards for {n} nodes", "return one array of indices per node")
+            raise SpecError(f"partition: gives {len(shards)} shards for {n} nodes",
+                            "return one array of indices per node")
         index = np.concatenate([np.asarray(shard) for shard in shards])
         if index.dtype.kind not in "iu" or not 0 <= index.min() <= index.max() < len(data.train_y):
             raise SpecError(f"partition: its indices are {index.dtype}, and not all of 0 to {len(data.train_y) - 1}",
@@ -147,7 +149,8 @@ class _Trial:
             logits = model.forward(data.train_x[:2])
         expected = (len(data.train_x[:2]), data.classes)
         if tuple(logits.shape) != expected:
-            raise SpecError(f"model: puts out shape {list(logits.shape)} for {expected[0]} samples of {expected[1]} classes",
+            raise SpecError(f"model: puts out shape {list(logits.shape)} for {expected[0]} samples of "
+                            f"{expected[1]} classes",
                             f"let its last layer have {expected[1]} outputs")
 
     def learn(self, learner: Learner) -> None:
@@ -161,7 +164,8 @@ class _Trial:
             theta = learner.model.theta.clone()[None]
             moved, _ = optimizer.step(theta, rows, optimizer.init(theta), 1.0)
             if moved.shape != theta.shape:
-                raise SpecError(f"optimizer: its step makes {list(moved.shape)} of {list(theta.shape)}", "return one row a model")
+                raise SpecError(f"optimizer: its step makes {list(moved.shape)} of {list(theta.shape)}",
+                                "return one row a model")
 
         self.attempt("optimizer", step)
 
@@ -187,7 +191,8 @@ class _Trial:
         noise = torch.randn(rows, learner.size, generator=torch.Generator().manual_seed(0))
         made = self.builder.rule(learner)(noise, f, 1)
         if made.shape != noise.shape[1:]:
-            raise SpecError(f"aggregator: makes shape {list(made.shape)} of rows {list(noise.shape)}", "return a vector (d,)")
+            raise SpecError(f"aggregator: makes shape {list(made.shape)} of rows {list(noise.shape)}",
+                            "return a vector (d,)")
 
     def attack(self, learner: Learner, adversary: Any) -> None:
         n, attackers = self.builder.n, adversary.byzantine
@@ -204,7 +209,8 @@ class _Trial:
         else:
             sent = adversary.leaving(nodes, noise, 1)[attackers]
         if list(sent.shape) != [count, width]:
-            raise SpecError(f"attack: makes shape {list(sent.shape)} for {count} attackers' rows of {width}", "return (f, d)")
+            raise SpecError(f"attack: makes shape {list(sent.shape)} for {count} attackers' rows of {width}",
+                            "return (f, d)")
 
 
 def main() -> None:

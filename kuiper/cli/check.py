@@ -61,8 +61,8 @@ def check(
             print(line, file=sys.stderr)
         more = [f"  then       the same with seed {seed}" for seed in seeds[1:]]
         if build:
-            more.append(f"  built      {built['parameters']:,} parameters, {built['samples']:,} training samples of shape "
-                        f"{built['shape']} in {built['classes']} classes, at least {built['smallest_shard']:,} a node")
+            more.append(f"  built      {built['parameters']:,} parameters, {built['samples']:,} training samples of "
+                        f"shape {built['shape']} in {built['classes']} classes, at least {built['smallest_shard']:,} a node")
         print("\n".join(summary(configs[0]) + more))
     return 0
 

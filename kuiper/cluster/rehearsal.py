@@ -53,8 +53,9 @@ def build_once(spec: Spec, config: Mapping[str, Any], seconds: float = SECONDS) 
         raise SpecError(f"the job cannot be built on this machine: {last[:300]}",
                         "it needs torch and all that the job's processes need; `check` alone does without") from error
     if report["problems"]:
-        raise InvalidSpec(Problem(_place(spec, config, one["key"]), f"job_conf.{one['key']}", one["message"], one["remedy"])
-                          for one in report["problems"])
+        raise InvalidSpec(
+            Problem(_place(spec, config, one["key"]), f"job_conf.{one['key']}", one["message"], one["remedy"])
+            for one in report["problems"])
     built: dict[str, Any] = report["job"]
     return built
 

@@ -279,8 +279,9 @@ class _Composer:
             for other, (low, high) in others.items() if conf[name] else ():
                 bound = Key("float", low=low, high=high)
                 if schema.check(bound, conf[other])[1]:
-                    self.report(f"{group}.{name}", f"is {schema.shown(conf[name])}, and {other} is {schema.shown(conf[other])}, "
-                                f"which must then be {schema.expects(bound)}", f"correct {other}, or leave {name} out")
+                    message = f"is {schema.shown(conf[name])}, and {other} is {schema.shown(conf[other])}, which must then "
+                    self.report(f"{group}.{name}", f"{message}be {schema.expects(bound)}",
+                                f"correct {other}, or leave {name} out")
 
     def settle(self, conf: dict[str, Any]) -> dict[str, Any]:
         """Replace what was left open: f, quorum, engine, clock; trackers as a list."""

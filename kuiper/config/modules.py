@@ -88,7 +88,8 @@ def names(module: ast.Module) -> set[str]:
         elif isinstance(node, ast.Import | ast.ImportFrom):
             found.update(alias.asname or alias.name.split(".")[0] for alias in node.names)
         else:
-            found.update(one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store))
+            stored = (one for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store))
+            found.update(one.id for one in stored)
     return found
 
 
@@ -100,7 +101,8 @@ def unimportable(module: Path, folder: Path, seen: frozenset[Path] = frozenset()
     for node in parsed(module).body:
         place = f"{module.name}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.ImportFrom) and node.level and module.parent == folder:
-            return f"{place} imports from a package, and beside the spec there is none", "write `from module import name`"
+            return (f"{place} imports from a package, and beside the spec there is none",
+                    "write `from module import name`")
         wanted = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
             [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else [])
         for dotted in wanted:
@@ -112,8 +114,8 @@ def unimportable(module: Path, folder: Path, seen: frozenset[Path] = frozenset()
                 continue
             own = is_own(file, folder)
             if rest and (own or dotted.startswith("kuiper.")):
-                return (f"{place} imports {dotted!r}, and there is no {rest[0]!r} in {dotted.removesuffix('.' + '.'.join(rest))}",
-                        "correct the name")
+                package = dotted.removesuffix("." + ".".join(rest))
+                return f"{place} imports {dotted!r}, and there is no {rest[0]!r} in {package}", "correct the name"
             if isinstance(node, ast.ImportFrom) and (own or dotted.startswith("kuiper.")) and not rest:
                 lacking = _lacking(node, file, folder)
                 if lacking:

@@ -58,7 +58,7 @@ def mismatch(arguments: ast.arguments, call: Call, bound: bool) -> tuple[str, st
     for name in call.keywords:
         if name in filled:
             return (f"whose parameter {name!r} takes what is passed by position, {given}, and is in its yaml too",
-                    f"begin the function's parameters with {', '.join(call.positional)}, or rename {name!r} in the yaml")
+                    f"begin its parameters with {', '.join(call.positional)}, or rename {name!r} in the yaml")
     message, remedy = unknown_keyword(arguments, call)
     if message:
         return message, remedy

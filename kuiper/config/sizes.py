@@ -103,11 +103,11 @@ def batch_norm(conf: Conf, spec: Spec, simulate: bool, report: Report) -> None:
         return
     remedy = "".join(f", or {name} other than {value}" for name, value in setting.items())
     if conf["batch_size"] == 1:
-        report("batch_size", f"is 1, and {model['_name_']} has BatchNorm, which needs the statistics of several samples",
+        report("batch_size", f"is 1, and {model['_name_']} has BatchNorm, which needs several samples",
                f"write at least 2{remedy}")
     elif shard == 1:
-        report("num_workers", f"is {conf['num_workers']}, which leaves nodes with one sample, and {model['_name_']} has "
-               "BatchNorm, which needs the statistics of several", f"use fewer workers{remedy}")
+        report("num_workers", f"is {conf['num_workers']}, which leaves nodes with one sample, and "
+               f"{model['_name_']} has BatchNorm, which needs several", f"use fewer workers{remedy}")
 
 
 def engine(conf: Conf, spec: Spec, simulate: bool, report: Report) -> None:
