@@ -70,6 +70,10 @@ class QuorumLost(JobFailed):
     """Fewer live senders than the gather needs."""
 
 
+class DifferentData(JobFailed):
+    """A process holds another data set than the run."""
+
+
 class ProtocolError(JobFailed):
     """A peer sent something that its channel does not allow."""
 

@@ -27,6 +27,7 @@ from kuiper.pool import Pool
 from kuiper.record import Recorder, environment
 from kuiper.record.atomic import write_json
 from kuiper.record.keeper import KEPT, Keeper
+from kuiper.run_data import RunData
 
 
 class Process:
@@ -63,6 +64,7 @@ class Process:
                                  self.conf.get("on_divergence", "go_on"), self.unit)  # older runs do not have it
         self.keeper = Keeper(self.folder / "checkpoint", self.conf["checkpoint_interval"],
                              self.recorder.log.warning, self.unit)
+        self.data = RunData(config, run_dir, rank)
 
     def header(self) -> dict[str, Any]:
         """What training_perf says of the job."""
@@ -87,6 +89,7 @@ class Process:
         builder = Builder(self.config)
         adversary = builder.adversary()
         learner = builder.learner(adversary, device)
+        self.data.hold(builder.digests)
         if self.pool:
             pool = self.pool
             optimizer = builder.optimizer(learner)
@@ -114,6 +117,7 @@ class Process:
 
     async def simulate(self, builder: Builder, job: Job, adversary: Adversary) -> None:
         """All nodes in this process, over the local link."""
+        self.data.keep()
         hub, nodes = Switchboard(builder.n, adversary, builder.clock()).links()
         server, workers = (builder.algorithm(job, records) for records in (True, False))
         job.keeper.roles = frozenset({"serve", "work"} if server.stateful else {"serve"})
@@ -160,7 +164,7 @@ class Process:
             link = RemoteLink(self.rank, self.blocks, channels, *common, losses)
         tls = self.folder / "tls" if conf["security"] == "tls" else None
         link.mesh = Mesh(self.rank, [process["name"] for process in self.plan], channels, self.blocks, link,
-                         about["run_id"], tls, self.attempt, about["retry"])
+                         about["run_id"], tls, self.attempt, about["retry"], self.data.holding)
         return link
 
     def start(self, job: Job) -> None:
@@ -170,7 +174,7 @@ class Process:
             steps=job.steps, unit=self.unit, algorithm=conf["algorithm"]["_name_"],
             model=conf["model"]["_name_"], dataset=conf["dataset"]["_name_"],
             parameters=job.learner.parameters, processes=len(self.plan),
-            num_workers=len(job.nodes), byzantine=job.byzantine.tolist())
+            num_workers=len(job.nodes), byzantine=job.byzantine.tolist(), data=self.data.digests)
 
     def go_on(self, job: Job, step: int) -> None:
         """Take up the state after `step`; the roles begin with it. Step 0: begin again."""
@@ -211,12 +215,15 @@ class Process:
 
         Raises:
             HostError: rank 0 cannot be reached.
+            DifferentData: one holds another data set than rank 0.
         """
         timeout, mesh = float(self.conf["join_timeout"]), link.mesh
         if self.listener is not None:
             mesh.accept(self.listener)
         if self.rank == 0:
             here = mesh.wait_joined(timeout)
+            self.data.require_same(mesh.different)
+            self.data.keep()
             for rank in set(range(1, len(self.plan))) - here:
                 link.gone(rank, f"did not join within {timeout:g} s")
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 
@@ -48,14 +49,16 @@ def check(
     servers: Servers = None,
     workers: Workers = None,
     simulate: Simulate = False,
+    build: Annotated[bool, typer.Option(
+        "--build", help="Also build it once here, with torch: data, model, one gradient, the rule.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say everything that is wrong with a job spec; start nothing."""
+    """List every problem in a job spec; start nothing."""
     from kuiper.cli.check import check as check_spec
 
-    raise typer.Exit(check_spec(path, override, simulate, as_json, servers, workers))
+    raise typer.Exit(check_spec(path, override, simulate, as_json, servers, workers, build))
 
 
 VERBS = {

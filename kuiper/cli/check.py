@@ -16,7 +16,7 @@ from kuiper.errors import KuiperError
 
 def check(
     path: str | Path, overrides: Sequence[str] = (), simulate: bool = False, as_json: bool = False,
-    servers: Path | None = None, workers: Path | None = None,
+    servers: Path | None = None, workers: Path | None = None, build: bool = False,
 ) -> int:
     """Print "ok: ..." with a summary, or all problems (on stderr); notes on how it was read on stderr.
 
@@ -25,22 +25,25 @@ def check(
         overrides: "key=value" options.
         simulate: check it as a simulation.
         as_json: one object on stdout instead: ok, problems, and when it is ok config (of the first seed),
-            seeds (all) and notes.
+            seeds (all) and notes, and with build also built, what it came to.
         servers, workers: host files.
+        build: also build it once on this machine, with torch.
 
     Returns:
         Exit code: 0, or that of the error.
     """
-    from kuiper.cluster.preflight import check_ports, crowding, preflight
+    from kuiper.cluster.launch import composed
+    from kuiper.cluster.preflight import check_ports, crowding
+    from kuiper.cluster.rehearsal import build_once
     from kuiper.cluster.spec import load
-    from kuiper.config.compose import compose
+    from kuiper.config.sizes import warnings
 
     try:
         spec = load(path, overrides, simulate, servers, workers)
         specs = spec.each()
-        configs = [compose(one, simulate) for one in specs]
-        preflight(specs[0], configs[0])
+        configs = [composed(one, simulate) for one in specs]
         check_ports(configs[0], len(configs))
+        built = build_once(specs[0], configs[0]) if build else {}
     except KuiperError as error:
         if as_json:
             print(json.dumps({"ok": False, "problems": _problems(error)}))
@@ -49,14 +52,17 @@ def check(
             print(f"{error}\n\n{count} problem{'s' * (count > 1)}; nothing was started", file=sys.stderr)
         return error.exit_code
     seeds = [config["conf"]["seed"] for config in configs]
-    notes = [*spec.notes, *crowding(configs[0])]
+    notes = [*spec.notes, *crowding(configs[0]), *(f"warning: {line}" for line in warnings(configs[0]["conf"]))]
     if as_json:
         told = {"ok": True, "problems": [], "config": configs[0], "seeds": seeds, "notes": notes}
-        print(json.dumps(told))
+        print(json.dumps(told | ({"built": built} if build else {})))
     else:
         for line in notes:
             print(line, file=sys.stderr)
         more = [f"  then       the same with seed {seed}" for seed in seeds[1:]]
+        if build:
+            more.append(f"  built      {built['parameters']:,} parameters, {built['samples']:,} training samples of "
+                        f"shape {built['shape']} in {built['classes']} classes, at least {built['smallest_shard']:,} a node")
         print("\n".join(summary(configs[0]) + more))
     return 0
 

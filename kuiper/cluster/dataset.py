@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 SECONDS = 120.0
 
 
-def of_dataset(spec: Spec, dataset: Mapping[str, Any], facts: Mapping[str, Facts]) -> Iterator[Finding]:
+def of_dataset(spec: Spec, conf: Mapping[str, Any], facts: Mapping[str, Facts]) -> Iterator[Finding]:
     """Where each host has what the data set reads, and who has something else than most.
 
     Args:
-        dataset: the resolved choice, as in config.yaml.
+        conf: the resolved job_conf, as in config.yaml.
         facts: of the hosts that could be asked.
     """
+    dataset = conf["dataset"]
     for parameter, files in dataset.get("_files_", {}).items():
         order = {"given": dataset[parameter], "default": DEFAULT_ROOT, "files": files}
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -39,7 +40,7 @@ def of_dataset(spec: Spec, dataset: Mapping[str, Any], facts: Mapping[str, Facts
         held = Counter(one["digest"] for one in found.values() if isinstance(one, dict) and one["place"])
         usual = held.most_common(1)[0][0] if held else ""
         for name, one in found.items():
-            yield _finding(name, dataset, parameter, one, usual)
+            yield _finding(name, conf, parameter, one, usual)
 
 
 def _ask(spec: Spec, order: dict[str, Any], host: tuple[str, Facts]) -> dict[str, Any] | str:
@@ -57,8 +58,9 @@ def _ask(spec: Spec, order: dict[str, Any], host: tuple[str, Facts]) -> dict[str
 
 
 def _finding(
-    name: str, dataset: Mapping[str, Any], parameter: str, found: dict[str, Any] | str, usual: str
+    name: str, conf: Mapping[str, Any], parameter: str, found: dict[str, Any] | str, usual: str
 ) -> Finding:
+    dataset = conf["dataset"]
     if isinstance(found, str):
         return Finding(name, "dataset", "wrong", found, "log in by hand and try it")
     if found["relative"]:
@@ -71,7 +73,8 @@ def _finding(
         remedy += ", or `export KUIPER_DATA=...` in setup_commands" * (dataset[parameter] is None)
         return Finding(name, "dataset", "wrong", missing, remedy)
     what = f"{found['place']}, {found['bytes'] / 1e6:.1f} MB, {found['digest']}"
-    if found["digest"] != usual:
-        return Finding(name, "dataset", "warning", f"{what}: not the files that other hosts have ({usual})",
-                       "copy them from one host to all; the same samples are needed everywhere for the same numbers")
+    if found["digest"] != usual and not conf["allow_different_data"]:
+        return Finding(name, "dataset", "wrong", f"{what}: not the files that other hosts have ({usual}); a job over "
+                       "different samples fails at its start", "copy them from one host to all, or write "
+                       "`allow_different_data: true` in job_conf where each is meant to have its own")
     return Finding(name, "dataset", "ok", what)

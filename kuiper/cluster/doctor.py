@@ -63,7 +63,7 @@ def examine(spec: Spec) -> list[Finding]:
     """
     from kuiper.config.compose import compose  # Hydra: only those who compose pay for it
 
-    dataset = compose(spec.each()[0])["conf"]["dataset"]
+    conf = compose(spec.each()[0])["conf"]
     hosts = list(dict.fromkeys(entry.host for entry in (*spec.ps_ip, *spec.worker_ips)))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         looked = dict(zip(hosts, pool.map(lambda name: _look(spec, name), hosts), strict=True))
@@ -72,7 +72,7 @@ def examine(spec: Spec) -> list[Finding]:
     for name, found in facts.items():
         findings += of_one(spec, name, found)
     findings += of_all(facts)
-    findings += of_dataset(spec, dataset, facts)
+    findings += of_dataset(spec, conf, facts)
     findings += _paths(spec, facts)
     findings += _here(spec)
     return sorted(findings, key=lambda finding: [*hosts, HERE].index(finding.host))

@@ -6,37 +6,57 @@ ORDER is JSON: {given: the place, or null for $KUIPER_DATA, default: without tha
 reads below it, one of which must be there}.
 """
 
+import gzip
 import hashlib
 import json
 import os
 import sys
+import zipfile
 
+PACKED = ".gz"
 MOST = 1 << 30
 """Bytes whose contents are compared; of more than that, names and sizes are."""
 
 
 def files_of(place):
-    """(name below `place`, path, bytes) of a file, or of all below a folder, sorted."""
+    """(name below `place`, path, bytes) of a file, or of all below a folder, sorted.
+
+    A packed file has the name of its content, and is left out beside it; hidden files are no data.
+    """
     if os.path.isfile(place):
         return [("", place, os.path.getsize(place))]
-    found = []
-    for folder, _, names in os.walk(place):
-        for name in names:
+    found = {}
+    for folder, folders, names in os.walk(place):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in sorted(names, reverse=True):  # `name` after `name.gz`, in whose place it comes
             path = os.path.join(folder, name)
-            found.append((os.path.relpath(path, place), path, os.path.getsize(path)))
-    return sorted(found)
+            content = os.path.relpath(path[:-len(PACKED)] if name.endswith(PACKED) else path, place)
+            if not name.startswith("."):
+                found[content] = path
+    return sorted((name, path, os.path.getsize(path)) for name, path in found.items())
 
 
 def digest_of(files):
-    """The same for the same files, wherever they lie."""
+    """The same for files of the same content, wherever they lie and however they are packed."""
     digest, whole = hashlib.sha256(), sum(size for _, _, size in files) <= MOST
     for name, path, size in files:
-        digest.update(("%s\0%d\0" % (name, size)).encode(errors="surrogateescape"))
-        if whole:
-            with open(path, "rb") as file:
-                for chunk in iter(lambda: file.read(1 << 20), b""):
-                    digest.update(chunk)
+        held = content_of(path) if whole else [b"%d" % size]
+        digest.update(name.encode(errors="surrogateescape") + b"\0")
+        for chunk in held:
+            digest.update(chunk)
     return digest.hexdigest()[:12]
+
+
+def content_of(path):
+    """What a file holds, in pieces; of an archive (.npz), the checksums of its members."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = sorted((one.filename, one.file_size, one.CRC) for one in archive.infolist())
+        yield json.dumps(members).encode()
+        return
+    with (gzip.open if path.endswith(PACKED) else open)(path, "rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            yield chunk
 
 
 def main():

@@ -21,13 +21,14 @@ from kuiper.cluster.identity import myself
 from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.paths import RunPaths, check_job_name
 from kuiper.cluster.plan import Process, plan
-from kuiper.cluster.preflight import check_ports, crowding, preflight
+from kuiper.cluster.preflight import check_ports, crowding, log_path_problems, preflight
 from kuiper.cluster.progress import Say, silent
 from kuiper.cluster.site import Ground, Site, code_of, prepare
 from kuiper.cluster.snapshot import Snapshot
 from kuiper.cluster.staging import File, agent_order, process_files, put_all, run_files
 from kuiper.cluster.start import START_TIMEOUT, all_or_none, names_locked, start_all
 from kuiper.cluster.store import Job
+from kuiper.config.schema import InvalidSpec
 from kuiper.errors import ConflictError, HostError, KuiperError, SpecError
 
 if TYPE_CHECKING:
@@ -53,19 +54,26 @@ def submit(spec: Spec, simulate: bool = False, say: Say = silent) -> list[Job]:
         ConflictError: a job of that name runs, or the ports are taken.
         HostError, JobFailed: one could not be started; what had been started is stopped again.
     """
-    return launch(spec, lambda one, run_id: composed(one, simulate, run_id), say)
+    return launch(spec, lambda one, run_id: composed(one, simulate, run_id, say), say)
 
 
-def composed(spec: Spec, simulate: bool, run_id: str) -> dict[str, Any]:
+def composed(spec: Spec, simulate: bool, run_id: str = "", say: Say = silent) -> dict[str, Any]:
     """The configuration of one job, with what it needs of this machine looked at.
 
     Raises:
         SpecError: the spec is wrong.
     """
     from kuiper.config.compose import compose  # Hydra: only those who compose pay for it
+    from kuiper.config.sizes import warnings
 
-    config = compose(spec, simulate, run_id)
+    try:
+        config = compose(spec, simulate, run_id)
+    except InvalidSpec as error:  # with what else is wrong, all at once
+        count = 1 + sum(worker.processes for worker in spec.worker_ips)
+        raise InvalidSpec([*error.problems, *log_path_problems(spec, count)]) from error
     preflight(spec, config)
+    for line in warnings(config["conf"]):
+        say(f"warning: {line}")
     return config
 
 

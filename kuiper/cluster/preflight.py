@@ -32,7 +32,7 @@ def preflight(spec: Spec, config: Mapping[str, Any]) -> None:
     Raises:
         InvalidSpec: log_path cannot be used, or the dataset is not there.
     """
-    problems = [*_log_path(spec, len(config["processes"])), *_dataset(spec, config)]
+    problems = [*log_path_problems(spec, len(config["processes"])), *_dataset(spec, config)]
     if problems:
         raise InvalidSpec(problems)
 
@@ -114,7 +114,8 @@ def unusable(folder: Path, processes: int) -> str:
     return f"{folder} has {free >> 10} kB free, less than {least >> 10}" if free < least else ""
 
 
-def _log_path(spec: Spec, processes: int) -> Iterator[Problem]:
+def log_path_problems(spec: Spec, processes: int) -> Iterator[Problem]:
+    """Why a run of so many processes cannot be kept below log_path."""
     wrong = unusable(absolute(spec.log_path) / spec.job_name, processes)
     if wrong:
         yield Problem(spec.where("log_path"), "log_path", f"is {spec.log_path!r}, and {wrong}", REMEDY)
@@ -127,8 +128,8 @@ def _dataset(spec: Spec, config: Mapping[str, Any]) -> Iterator[Problem]:
         return
     for parameter, paths in dataset.get("_files_", {}).items():
         given, where = dataset[parameter], spec.where("job_conf", "dataset")
-        if parameter == "root" and given is None and spec.setup_commands and not names_root:
-            continue  # they may say where it is; they are not run here
+        if spec.setup_commands and (not names_root if given is None else given.startswith("~")):
+            continue  # the commands may say where it is: export KUIPER_DATA=..., or HOME=...
         try:
             folder = data_folder(given) if parameter == "root" else in_full(parameter, given)
         except SpecError as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kuiper import registry
+from kuiper.config import sizes
 from kuiper.config.schema import shown
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def cross_check(conf: dict[str, Any], good: set[str], spec: Spec, simulate: bool
         ({"transport", "algorithm", "attack", "quorum", "deadline", "security"}, _collective),
         ({"algorithm"}, _retry),
         ({"algorithm", "buffers"}, _buffers),
+        *sizes.CHECKS,
     ):
         if needed <= good:
             one(conf, spec, simulate, report)

@@ -18,6 +18,7 @@ from kuiper.algorithms.base import Algorithm, Job
 from kuiper.attacks.adversary import Adversary
 from kuiper.config.instantiate import factory
 from kuiper.data import Dataset, hold_out
+from kuiper.data.digest import digests
 from kuiper.errors import SpecError
 from kuiper.learner import Batches, FlatModel, Learner
 from kuiper.link.clock import VirtualClock, WallClock
@@ -31,6 +32,9 @@ class Builder:
 
     Args:
         config: as written to config.yaml by the submitter.
+
+    Attributes:
+        digests: of the data set that was loaded, by its parts; before any sample is held out.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -42,6 +46,7 @@ class Builder:
         self.n: int = self.conf["num_workers"]
         declared = self.conf["f"]
         self.f: int = self.conf["num_byzantine"] if declared is None else declared
+        self.digests: dict[str, str] = {}
 
     def make(self, group: str, *args: Any) -> Any:
         return self.factory(group)(*args)
@@ -72,7 +77,7 @@ class Builder:
         """
         data = (data or self.dataset()).to(device)
         labels = data.train_y.cpu().numpy()
-        shards = self.make("partition", labels, self.n, random.numpy_generator(self.seed, "partition"))
+        shards = self.shards(labels)
         empty = [node for node, shard in enumerate(shards) if not len(shard)]
         if empty:
             raise SpecError(f"partition: nodes {empty[:10]} got no samples of {len(labels)}",
@@ -82,8 +87,18 @@ class Builder:
         adversary.rule = self.rule(learner)
         return learner
 
+    def shards(self, labels: np.ndarray) -> list[np.ndarray]:
+        """Indices of the training samples of each node."""
+        return self.make("partition", labels, self.n, random.numpy_generator(self.seed, "partition"))
+
     def dataset(self) -> Dataset:
-        data, validation = self.make("dataset", self.seed), self.conf["validation"]
+        data = self.make("dataset", self.seed)
+        self.digests = digests(data)
+        return self.split(data)
+
+    def split(self, data: Dataset) -> Dataset:
+        """With the validation set held out, where the job has one."""
+        validation = self.conf["validation"]
         return hold_out(data, validation, self.seed) if validation else data
 
     def model(self, data: Dataset, device: str) -> FlatModel:

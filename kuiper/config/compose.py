@@ -24,6 +24,7 @@ from kuiper.config.schema import (
     Key,
     Problem,
 )
+from kuiper.config.signatures import call_of
 from kuiper.errors import SpecError
 
 if TYPE_CHECKING:
@@ -86,6 +87,12 @@ def _flow(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
 
 
 _Dumper.add_representer(list, _flow)
+
+
+def runs_here(spec: Spec, simulate: bool) -> bool:
+    """Whether a process of the job runs on this machine, with this interpreter and no setup of its own."""
+    entries = [entry for entry in (*spec.ps_ip, *spec.worker_ips) if entry.host == "localhost"]
+    return not spec.setup_commands and (simulate or any(entry.python is None for entry in entries))
 
 
 class _Composer:
@@ -246,12 +253,17 @@ class _Composer:
                 default = f"correct it, or leave it out for the default of {group} {name}"
                 remedy = f"write `{group}: {{{name}: {{{key}: ...}}}}`" if missing else default
                 if allowed.choices:
-                    remedy = f"{schema.nearest(conf[key], allowed.choices)}; or {remedy}"
+                    words = conf[key] if isinstance(conf[key], list) else [conf[key]]
+                    word = next((one for one in words if one not in allowed.choices), "")
+                    remedy = f"{schema.nearest(word, allowed.choices)}; or {remedy}"
                 self.problems.append(Problem(where, f"job_conf.{group}.{key}", wrong, remedy))
                 conf[key] = None
+        if len(self.problems) == before:
+            self.check_company(group, conf)
         for target in targets.mentioned(conf):
-            parameters = list(registry.of_target(conf)) if target == conf.get("_target_") else []
-            message, remedy = targets.refusal(target, self.spec.allow, self.spec.path.parent, parameters)
+            call = call_of(group, conf) if target == conf.get("_target_") else None
+            message, remedy = targets.refusal(target, self.spec.allow, self.spec.path.parent, call,
+                                              runs_here(self.spec, self.simulate))
             if message:
                 self.problems.append(Problem(file, f"{group}.{name}._target_", message, remedy))
         where = (known, self.spec.allow, self.spec.path.parent, self.report)
@@ -260,6 +272,16 @@ class _Composer:
         kept = {key: conf[key] for key in CARRIED if key in conf} | {key: conf[key] for key in keys}
         conf.clear()
         conf.update({"_name_": name} | kept)
+
+    def check_company(self, group: str, conf: dict[str, Any]) -> None:
+        """Parameters that need others within bounds: nesterov a momentum."""
+        for name, others in (conf.get("_goes_with_") or {}).items():
+            for other, (low, high) in others.items() if conf[name] else ():
+                bound = Key("float", low=low, high=high)
+                if schema.check(bound, conf[other])[1]:
+                    message = f"is {schema.shown(conf[name])}, and {other} is {schema.shown(conf[other])}, which must then "
+                    self.report(f"{group}.{name}", f"{message}be {schema.expects(bound)}",
+                                f"correct {other}, or leave {name} out")
 
     def settle(self, conf: dict[str, Any]) -> dict[str, Any]:
         """Replace what was left open: f, quorum, engine, clock; trackers as a list."""

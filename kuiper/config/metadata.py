@@ -27,6 +27,16 @@ METADATA: dict[str, Key] = {
     "_beside_": Key("list", "parameters that are not the target's", items="text"),
     "_engine_": Key("text", "what suits a model", choices=("sequential", "batched")),
     "_files_": Key("mapping", "parameter: list of what a dataset reads below it, one of which must be there"),
+    "_samples_": Key("mapping", "training samples of a dataset: {plus: a, PARAMETER: b}, a + b times that parameter"),
+    "_shape_": Key("list", "of a dataset's samples: numbers, or parameters that say them"),
+    "_classes_": Key("any", "of a dataset: a number, or the parameter that says it"),
+    "_per_node_": Key("text", "the parameter of a partition that says how many samples or shards a node has at least"),
+    "_even_": Key("bool", "whether a partition gives all nodes equally many samples, to one"),
+    "_image_": Key("mapping", "what a model asks of images: {smallest: pixels a side, channels: [numbers]}"),
+    "_losses_": Key("list", "the losses that suit what a model puts out", items="text"),
+    "_batch_norm_": Key("mapping", "{PARAMETER: value}: a model with these has BatchNorm; {}: always"),
+    "_draws_": Key("list", "parameters of a model that make it draw (dropout) where they are not 0", items="text"),
+    "_goes_with_": Key("mapping", "parameter: {other: [low, high]}: where it is set, others must be in these bounds"),
     "_doc_": Key("text", "one line for users"),
     "_cost_": Key("text", "of a rule, in n rows of d entries"),
     "_breakdown_": Key("text", "how many Byzantine rows a rule stands"),
@@ -35,7 +45,8 @@ METADATA: dict[str, Key] = {
     "_choices_": Key("mapping", "parameter: list of its only values"),
     "_types_": Key("mapping", "parameter: type, where the default is null"),
 }
-CARRIED = tuple(METADATA)[:17]  # into the resolved configuration
+FOR_READERS = ("_doc_", "_cost_", "_breakdown_", "_source_", "_bounds_", "_choices_", "_types_")
+CARRIED = tuple(key for key in METADATA if key not in FOR_READERS)  # into the resolved configuration
 NEEDED = {
     "algorithm": ("_target_", "_family_", "_peers_", "_rule_", "_attacks_"),
     "aggregator": ("_target_", "_needs_"),
@@ -69,8 +80,9 @@ def faults(group: str, conf: Any) -> Iterator[tuple[str, str, str]]:
 
 
 def _inner(key: str, name: str, value: Any, conf: Mapping[str, Any]) -> str:
-    """What is wrong with one entry of _needs_, _bounds_, _choices_, _types_ or _files_."""
-    if key != "_needs_" and name not in conf:
+    """What is wrong with one entry of a mapping among the metadata."""
+    known = {"_needs_": ("f", "plus"), "_image_": ("smallest", "channels"), "_samples_": ("plus", *conf)}
+    if name not in known.get(key, conf):
         return f"names {name!r}, which is no parameter"
     if key == "_most_":
         fits = isinstance(value, dict) and set(value) <= {"n", "f", "plus"}
@@ -78,7 +90,11 @@ def _inner(key: str, name: str, value: Any, conf: Mapping[str, Any]) -> str:
     pair = isinstance(value, list) and len(value) == 2
     end = Key("float", null=True)
     fits = {
-        "_needs_": name in ("f", "plus") and not schema.check(Key("int", low=0), value)[1],
+        "_needs_": not schema.check(Key("int", low=0), value)[1],
+        "_samples_": isinstance(value, int),
+        "_image_": isinstance(value, list if name == "channels" else int),
+        "_batch_norm_": True,
+        "_goes_with_": isinstance(value, dict) and value.keys() <= conf.keys(),
         "_bounds_": pair and not any(schema.check(end, one)[1] for one in value),
         "_choices_": isinstance(value, list),
         "_types_": isinstance(value, str) and value in _KINDS,
@@ -99,7 +115,7 @@ def _key(name: str, default: Any, group: Mapping[str, Any]) -> Key:
     if name in (group.get("_rules_") or ()):
         return Key("choice")
     kind = _KINDS.get(stated) if stated else _kind(default)
-    items = _kind(default[0]) if isinstance(default, list) and default else "any"
+    items = _kind(default[0]) if isinstance(default, list) and default else "int" if low is not None else "any"
     return Key(kind or "any", low=low, high=high, choices=choices, null=default is None, items=items)
 
 

@@ -11,6 +11,7 @@ from kuiper.config import metadata, schema, source, targets
 from kuiper.config.choices import Catalogue
 from kuiper.config.metadata import CARRIED, MISSING
 from kuiper.config.schema import Problem
+from kuiper.config.signatures import call_of
 from kuiper.errors import SpecError
 
 DEPTH = 8
@@ -55,7 +56,7 @@ def resolve(group: str, key: str, word: Any, known: Catalogue, allow: Sequence[s
         if said:
             wrong.append((parameter, said, f"correct it, or leave it out for the default of {name}"))
     for target in targets.mentioned(conf):
-        message, remedy = targets.refusal(target, allow, folder, list(keys))
+        message, remedy = targets.refusal(target, allow, folder, call_of(group, conf), here=False)
         if message:
             wrong.append(("_target_", message, remedy))
     wrong += [(one.key, f"of {one.where} {one.message}", one.remedy) for one in faults]

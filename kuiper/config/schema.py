@@ -159,6 +159,7 @@ VALUES: dict[str, Key] = {
     "batch_size": Key("int", "samples per node and step", low=1),
     "validation": Key("float", "part of the training set that is held out, and scored beside the test set",
                       low=0, high=0.99),
+    "allow_different_data": Key("bool", "whether processes may hold different data sets; each must keep its own"),
     "loss": Key("text", "of the model's logits; nll: of log-probabilities",
                 choices=("cross_entropy", "nll", "mse", "bce")),
     "buffers": Key("text", "BatchNorm's running statistics: estimated from training samples at evaluation, "
@@ -236,7 +237,7 @@ def check(key: Key, value: Any) -> tuple[Any, str]:
         return value, ""
     wrong = f"is {shown(value)}, and must be {expects(key)}"
     if key.kind == "list" and key.items and isinstance(value, list):
-        item = Key(key.items, low=key.low, high=key.high, pattern=key.pattern, shape=key.shape)
+        item = Key(key.items, low=key.low, high=key.high, choices=key.choices, pattern=key.pattern, shape=key.shape)
         checked = [check(item, one) for one in value]
         bad = next((index for index, one in enumerate(checked) if one[1]), None)
         if bad is not None:

@@ -14,6 +14,7 @@ from kuiper.link.handshake import Door, Hello
 from kuiper.link.sparing import Sparing
 
 Admitted = Callable[[Hello, str, socket.socket, socket.socket], None]
+Barred = Callable[[int], None]
 _MOST_GREETINGS = 64
 """Connections that may be in their handshake at once; beyond, the oldest gives way."""
 IPV4_MAPPED = "::ffff:"
@@ -30,20 +31,25 @@ class Acceptor:
         retry: the highest attempt that another can truly be at; beyond, it only wants to join again.
         door: says who they are.
         admitted: called with (hello, host, outgoing, incoming) for each pair, in a thread of its own.
+        barred: called with the rank of a process that was refused for its data.
 
     Attributes:
         refused: connections that were not let in.
         port: where it listens, 0 before it does.
+        different: by rank what processes of the run hold that were refused for their data.
     """
 
-    def __init__(self, rank: int, attempt: int, retry: int, door: Door, admitted: Admitted) -> None:
+    def __init__(self, rank: int, attempt: int, retry: int, door: Door, admitted: Admitted,
+                 barred: Barred) -> None:
         self.refused = 0
         self.port = 0
+        self.different: dict[int, bytes] = {}
         self._rank = rank
         self._attempt = attempt
         self._retry = retry
         self._door = door
         self._admitted = admitted
+        self._barred = barred
         self._attempts: dict[int, int] = {}
         """The newest attempt of each rank that was let in or was given up on."""
         self._halves: dict[int, tuple[int, socket.socket]] = {}
@@ -161,18 +167,25 @@ class Acceptor:
             elif status == handshake.WELCOME:
                 _, first = self._halves.pop(hello.rank)
                 self._attempts[hello.rank] = hello.attempt
+                self._door.holding.known[hello.rank] = hello.data
             else:
                 self.refused += 1
             self._changed.notify_all()
         try:
             connection.settimeout(None)  # first: once it has the answer, its other half may come and make a peer
-            connection.sendall(Hello(self._rank, self._attempt, self._door.run, status=status).pack())
+            answer = Hello(self._rank, self._attempt, self._door.run, status=status, data=self._door.holding.data)
+            connection.sendall(answer.pack())
         except OSError as error:  # its threads, or the wait for its other half, will find it closed
             self._known[hello.rank].warning("%s was lost while it joined: %s", name, error)
         if status != handshake.WELCOME:
             why = handshake.REFUSALS[status]
+            if status == handshake.OTHER_DATA:
+                why = self._door.holding.refusal(hello.rank, "it", hello.data)
             self._known[hello.rank].warning("refused %s, attempt %d: %s", name, hello.attempt, why)
             connection.close()
+            if status == handshake.OTHER_DATA:
+                self.different[hello.rank] = hello.data
+                self._barred(hello.rank)
         elif first is None:
             self._await_second(hello.rank, connection)
         else:
@@ -190,6 +203,8 @@ class Acceptor:
         first = self._halves.get(hello.rank)
         if hello.direction == handshake.RECEIVES and (first is None or first[0] != hello.attempt):
             return handshake.NO_FIRST
+        if not self._door.holding.fits(hello.rank, hello.data):
+            return handshake.OTHER_DATA
         return handshake.WELCOME
 
     def _await_second(self, rank: int, first: socket.socket) -> None:

@@ -52,6 +52,8 @@ class Attendance:
         self._attempts = [0] * len(blocks)
         self._returned: set[int] = set()
         """Have joined again, and count from the next step on."""
+        self._barred: set[int] = set()
+        """Were not let in again."""
         self._lock = threading.Lock()
 
     def joined(self, rank: int, attempt: int) -> None:
@@ -73,6 +75,15 @@ class Attendance:
         if reason != LEFT:
             self._notify("gone", rank=rank, nodes=self._blocks[rank].tolist(), reason=reason)
         return True
+
+    def barred(self, rank: int, reason: str) -> None:
+        """One that was lost and started again may not join: it is not waited for any more."""
+        with self._lock:
+            if rank in self._barred or rank not in self._lost:
+                return
+            self._barred.add(rank)
+            self._reasons[rank] += f", and was not let in again: it {reason}"
+        self._notify("barred", rank=rank, nodes=self._blocks[rank].tolist(), reason=reason)
 
     def live(self, nodes: np.ndarray) -> np.ndarray:
         """Mask of the nodes whose process is here.
@@ -110,5 +121,5 @@ class Attendance:
         """The ranks that are lost and are started again, and until when each can be hoped for (monotonic)."""
         with self._lock:
             until = {rank: lost + self._losses.patience for rank, lost in self._lost.items()
-                     if self._attempts[rank] < self._losses.retry}
+                     if self._attempts[rank] < self._losses.retry and rank not in self._barred}
         return {rank: end for rank, end in until.items() if time.monotonic() < end}

@@ -16,21 +16,23 @@ from pathlib import Path
 
 from kuiper.errors import HostError, ProtocolError
 from kuiper.link import credentials as tls
+from kuiper.link.holding import HOLDING_BYTES, Holding
 
 SENDS, RECEIVES = 0, 1
 """What the side that dials does on the connection."""
-WELCOME, OTHER_RUN, NOT_YOU, NOT_NEWER, NO_FIRST = range(5)
+WELCOME, OTHER_RUN, NOT_YOU, NOT_NEWER, NO_FIRST, OTHER_DATA = range(6)
 REFUSALS = {
     OTHER_RUN: "it belongs to another run",
     NOT_YOU: "this process may not join there under its rank or at its attempt",
     NOT_NEWER: "this rank has joined there already, or came too late",
     NO_FIRST: "the connection that should have come first is not there",
+    OTHER_DATA: "it holds other data",
 }
 HANDSHAKE_SECONDS = 5.0
 _QUEUE_SECONDS = 20 * 86400.0
 """Without limit, as far as a socket can wait: poll counts milliseconds in 31 bits."""
-_MAGIC = b"kuiper\x00\x01"  # the last byte is the version of everything on the wire
-_HELLO = struct.Struct("<8sBBHII32s12x")
+_MAGIC = b"kuiper\x00\x02"  # the last byte is the version of everything on the wire
+_HELLO = struct.Struct(f"<8sBBHII32s{HOLDING_BYTES}s")
 _RETRY_SECONDS = 0.05
 _REFUSALS_TAKEN = 40
 SILENCE_SECONDS = 30
@@ -54,6 +56,7 @@ class Hello:
         port: where it listens itself, 0 if it does not.
         direction: SENDS or RECEIVES, what the side that dials does.
         status: in an answer, WELCOME or why not.
+        data: digests of the data set that it holds.
     """
 
     rank: int
@@ -62,18 +65,19 @@ class Hello:
     port: int = 0
     direction: int = SENDS
     status: int = WELCOME
+    data: bytes = bytes(HOLDING_BYTES)
 
     def pack(self) -> bytes:
         return _HELLO.pack(
-            _MAGIC, self.direction, self.status, self.port, self.rank, self.attempt, self.run
+            _MAGIC, self.direction, self.status, self.port, self.rank, self.attempt, self.run, self.data
         )
 
     @staticmethod
     def unpack(data: bytes) -> Hello:
-        magic, direction, status, port, rank, attempt, run = _HELLO.unpack(data)
+        magic, direction, status, port, rank, attempt, run, held = _HELLO.unpack(data)
         if magic != _MAGIC or direction not in (SENDS, RECEIVES):
             raise ProtocolError(f"a connection begins with {magic.hex()} instead of a hello")
-        return Hello(rank, attempt, run, port, direction, status)
+        return Hello(rank, attempt, run, port, direction, status, held)
 
 
 @dataclass
@@ -84,11 +88,13 @@ class Door:
         run_id: of the run.
         names: of the processes, by rank.
         credentials: folder with ca.pem, cert.pem and key.pem, or None for plain TCP.
+        holding: the data set of this process.
     """
 
     run_id: str
     names: list[str]
     credentials: Path | None
+    holding: Holding = field(default_factory=Holding)
     run: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -139,6 +145,7 @@ class Door:
 
         Raises:
             HostError: nobody answers in time, it is not who it should be, or it refuses us.
+            DifferentData: it refuses us because it holds another data set.
         """
         who = f"{self.names[rank]} at {host}:{port}"
         deadline = time.monotonic() + timeout
@@ -188,6 +195,8 @@ class Door:
             answer = Hello.unpack(_read(connection, time.monotonic() + patience))
             if answer.run != self.run or answer.status == OTHER_RUN:
                 raise ProtocolError(REFUSALS[OTHER_RUN])
+            if answer.status == OTHER_DATA:
+                raise self.holding.refused(self.names[rank], answer.data)
             if answer.status != WELCOME or answer.rank != rank:
                 raise ProtocolError(REFUSALS.get(answer.status, f"it says it is rank {answer.rank}"))
             connection.settimeout(None)

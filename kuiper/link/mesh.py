@@ -17,17 +17,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kuiper.errors import HostError, ProtocolError
+from kuiper.errors import HostError, KuiperError, ProtocolError
 from kuiper.link import directory, handshake, wire
 from kuiper.link.acceptor import Acceptor
 from kuiper.link.base import Channel
 from kuiper.link.handshake import Door, Hello
+from kuiper.link.holding import Holding
 from kuiper.link.stream import DIRECTORY, LEFT, READY, Frame, Inbox, Peer, control_frame
 
 __all__ = ["LEFT", "Inbox", "Mesh"]
 _DIALS_AT_ONCE = 8
 _CLOSE_SECONDS = 5.0
 _WATCH_SECONDS = 1.0
+_OTHERS_SECONDS = 5.0
+"""How long the others are waited for once one has come with other data."""
 log = logging.getLogger(__name__)
 
 
@@ -45,6 +48,7 @@ class Mesh:
         attempt: how often the agent has restarted this process; a peer that is gone, or was given
             up on, may join again with a higher one only.
         retry: the highest attempt that can be true.
+        holding: the data set of this process, and what others must hold; None: nobody says.
 
     Attributes:
         bytes_in, bytes_out: of the channels' frames, headers included, by rank of the peer.
@@ -62,6 +66,7 @@ class Mesh:
         credentials: Path | None,
         attempt: int = 0,
         retry: int = 1000,
+        holding: Holding | None = None,
     ) -> None:
         self.rank = rank
         self.names = list(names)
@@ -76,8 +81,9 @@ class Mesh:
         if len(self.channels) != len(channels) or not all(0 < number < 65536 for number in self.channels):
             raise ProtocolError(f"channel numbers {sorted(self.channels)} must differ, within 1..65535")
         self._attempt = attempt
-        self._door = Door(run_id, self.names, credentials)
-        self._acceptor = Acceptor(rank, attempt, retry, self._door, self._admitted)
+        self.holding = holding or Holding()
+        self._door = Door(run_id, self.names, credentials, self.holding)
+        self._acceptor = Acceptor(rank, attempt, retry, self._door, self._admitted, self._barred)
         self._peers: dict[int, Peer] = {}
         self._joined: set[int] = set()
         """Ranks that have been peers, gone or not."""
@@ -114,6 +120,7 @@ class Mesh:
 
         Raises:
             HostError: it is not there in time, is not who it should be, or refuses this process.
+            DifferentData: it refuses this process because it holds another data set.
         """
         self._dial(0, host, port, time.monotonic() + timeout, queued)
 
@@ -121,11 +128,15 @@ class Mesh:
         """On rank 0: wait until all the others have joined, or the timeout is over.
 
         One that joined and is gone again is not waited for, and one that did not come in time can
-        join with a newer attempt only. Returns the ranks that are there.
+        join with a newer attempt only. Returns the ranks that are there; the wait ends early once one was
+        refused for its data, see `different`.
         """
         others = set(range(len(self.names))) - {self.rank}
         with self._changed:
-            self._changed.wait_for(lambda: others <= self._joined, timeout)
+            self._changed.wait_for(lambda: others <= self._joined or self.different, timeout)
+            if self.different:  # those that are about to come may hold other data too: say all at once
+                self._changed.wait_for(lambda: others <= self._joined | self.different.keys(),
+                                       min(timeout, _OTHERS_SECONDS))
             absent = others - self._joined
         self._acceptor.give_up(absent)
         return set(self.alive)
@@ -152,6 +163,11 @@ class Mesh:
         """Ranks of the peers that are connected."""
         with self._changed:
             return frozenset(self._peers)
+
+    @property
+    def different(self) -> dict[int, bytes]:
+        """What processes hold that were refused for their data, by rank."""
+        return self._acceptor.different
 
     @property
     def refused(self) -> int:
@@ -249,10 +265,11 @@ class Mesh:
         halves: list[socket.socket] = []
         try:
             for direction in (handshake.SENDS, handshake.RECEIVES):
-                hello = Hello(self.rank, self._attempt, self._door.run, self._acceptor.port, direction)
+                hello = Hello(self.rank, self._attempt, self._door.run, self._acceptor.port, direction,
+                              data=self.holding.data)
                 halves.append(self._door.dial(rank, host, port, hello, _left(deadline), queued))
                 deadline = max(deadline, time.monotonic() + handshake.HANDSHAKE_SECONDS)  # if it queued
-        except HostError:
+        except KuiperError:
             for half in halves:
                 half.close()
             raise
@@ -269,6 +286,12 @@ class Mesh:
             old.join(time.monotonic() + _CLOSE_SECONDS)
         handshake.expect_no_silence(incoming)
         self._add(Peer(self, hello.rank, outgoing, incoming), hello.attempt)
+
+    def _barred(self, rank: int) -> None:
+        """The acceptor refused a process for its data."""
+        with self._changed:
+            self._changed.notify_all()
+        self.inbox.barred(rank, "holds other data")
 
     def _add(self, peer: Peer, attempt: int) -> None:
         with self._changed:
@@ -319,7 +342,7 @@ class Mesh:
         def reach(rank: int) -> None:
             try:
                 self._dial(rank, *endpoints[rank], deadline)
-            except HostError as error:
+            except KuiperError as error:
                 problems[rank] = error.message
 
         with ThreadPoolExecutor(_DIALS_AT_ONCE) as pool:

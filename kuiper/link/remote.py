@@ -97,6 +97,10 @@ class RemoteLink(Link):
             self._asked.end(None if reason == LEFT else reason)
         self._wake()
 
+    def barred(self, rank: int, reason: str) -> None:
+        self._here.barred(rank, reason)
+        self._wake()
+
     def _wake(self) -> None:
         for inbox in self._inboxes.values():
             inbox.wake()

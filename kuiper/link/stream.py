@@ -64,6 +64,9 @@ class Inbox(Protocol):
     def gone(self, rank: int, reason: str) -> None:
         """The peer is gone, told once: 'left' after a goodbye, else what happened to it."""
 
+    def barred(self, rank: int, reason: str) -> None:
+        """A process may not join, now or later; one that was a peer will not come back."""
+
 
 class Office(Protocol):
     """What the streams need from the mesh that they belong to."""

@@ -185,12 +185,13 @@ def test_doctor_compares_the_data_sets_of_hosts(lab: Lab, tmp_path: Path) -> Non
     spec = lab.spec("held", job_conf=conf, setup_commands=["echo hello", "export KUIPER_DATA=$HOME/data"])
     (tmp_path / "conf.yml").write_text(yaml.safe_dump(spec))
 
-    def found() -> tuple[int, list[str]]:
-        done = manager("doctor", "conf.yml", "--json")
+    def found(*options: str) -> tuple[int, list[str]]:
+        done = manager("doctor", "conf.yml", "--json", *options)
         return done.returncode, [one["verdict"] for one in json.loads(done.stdout) if one["subject"] == "dataset"]
 
-    assert found() == (0, ["ok", "ok", "ok", "warning"])
+    assert found() == (4, ["ok", "ok", "ok", "wrong"])
+    assert found("-o", "allow_different_data=true") == (0, ["ok"] * 4)
     shutil.rmtree(Path(lab.hosts[1].home, "data"))
-    assert found() == (4, ["ok", "wrong", "ok", "warning"])
+    assert found() == (4, ["ok", "wrong", "ok", "wrong"])
     for host in lab.hosts:
         shutil.rmtree(Path(host.home, "data"), ignore_errors=True)

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kuiper.cluster import agent
@@ -240,3 +241,24 @@ def test_secrets_stay_secret(lab: Lab, tmp_path: Path, monkeypatch: pytest.Monke
     assert expected.split()[0] in (there(lab.hosts[1], job, "worker_1") / "log").read_text()
     homes = [path for host in lab.hosts for path in Path(host.home).rglob("*") if path.is_file()]
     assert not any(b"$(secret)" in path.read_bytes() for path in [*homes, *Path(job["run_dir"]).rglob("*.json")])
+
+
+def test_a_host_with_other_files_is_named(lab: Lab, tmp_path: Path) -> None:
+    """The same path in each host's own home; the files differ in the test set only."""
+    rng = np.random.default_rng(0)
+    arrays = {"x_train": rng.random((60, 4)), "y_train": np.arange(60) % 2, "x_test": rng.random((20, 4)),
+              "y_test": np.arange(20) % 2}
+    for host in lab.hosts:
+        np.savez(Path(host.home, "held.npz"), **arrays)
+    odd = lab.hosts[2]
+    np.savez(Path(odd.home, "held.npz"), **arrays | {"x_test": arrays["x_test"] + 1})
+    conf = {"algorithm": "parameter_server", "num_workers": 6, "model": "softmax", "steps": 5,
+            "dataset": {"npz": {"path": "~/held.npz"}}}
+    path = spec(lab, tmp_path, "files", conf)
+    asked = json.loads(manager("doctor", str(path), "--json").stdout)
+    assert [one["host"] for one in asked if (one["subject"], one["verdict"]) == ("dataset", "wrong")] == [odd.address]
+    done = manager("submit", str(path), "--follow")
+    assert done.returncode == 100 and f"on {odd.address} holds other data: the test set is" in done.stdout + done.stderr
+    assert manager("submit", str(path), "--follow", "-o", "allow_different_data=true").returncode == 0
+    for host in lab.hosts:
+        Path(host.home, "held.npz").unlink()

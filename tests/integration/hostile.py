@@ -11,9 +11,11 @@ import numpy as np
 import torch
 import yaml
 
+from kuiper.config.build import Builder
 from kuiper.link import wire
 from kuiper.link.base import Channel
 from kuiper.link.handshake import RECEIVES, SENDS, Door, Hello
+from kuiper.link.holding import pack
 from kuiper.link.wire import Header
 
 
@@ -39,8 +41,12 @@ def main() -> None:
     names = [process["name"] for process in config["processes"]]
     door = Door(config["job"]["run_id"], names, run_dir / names[rank] / "tls")
     endpoint = json.loads((run_dir / "ps" / "endpoint.json").read_text())
-    out, into = (door.dial(0, endpoint["host"], endpoint["port"], Hello(rank, 0, door.run, 0, direction), 60)
-                 for direction in (SENDS, RECEIVES))
+    builder = Builder(config)
+    builder.dataset()
+    data = pack(builder.digests)
+    out, into = (
+        door.dial(0, endpoint["host"], endpoint["port"], Hello(rank, 0, door.run, 0, direction, data=data), 60)
+        for direction in (SENDS, RECEIVES))
     into.settimeout(30)
     try:
         out.sendall(lie(rank, config["processes"][rank]["nodes"][0],

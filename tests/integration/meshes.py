@@ -34,6 +34,7 @@ class Recorder:
         self.frames: list[tuple] = []
         self.lost: list[tuple[int, str]] = []
         self.came: list[tuple[int, int]] = []
+        self.refused: list[int] = []
         self.late: Callable[[Header], bool] = lambda header: False
         self.placed: dict[int, torch.Tensor] = {}
         self.bytes_placed = 0
@@ -60,6 +61,11 @@ class Recorder:
     def gone(self, rank, reason):
         with self.changed:
             self.lost.append((rank, reason))
+            self.changed.notify_all()
+
+    def barred(self, rank, reason):
+        with self.changed:
+            self.refused.append(rank)
             self.changed.notify_all()
 
     def wait(self, condition: Callable[[], bool], seconds: float = 20) -> None:

@@ -16,6 +16,7 @@ from kuiper.cli.check import check, summary
 from kuiper.cluster.spec import load
 from kuiper.config import choices, compose, metadata, schema, source, targets
 from kuiper.config.schema import InvalidSpec
+from kuiper.config.signatures import call_of
 
 HEAD = "job_name: j\nps_ip: localhost\nworker_ips: [localhost:2]\n"
 BASE = {"algorithm": "parameter_server", "num_workers": 10, "model": "softmax", "dataset": "digits",
@@ -318,7 +319,7 @@ def test_every_choice_is_sound(group, name):
     assert not [wrong for key, one in keys.items() if (wrong := schema.check(one, conf[key])[1])]
     if "_target_" in conf:
         keys = registry.of_target(conf)
-        assert targets.refusal(conf["_target_"], (), choices.PACKAGE, list(keys)) == ("", "")
+        assert targets.refusal(conf["_target_"], (), choices.PACKAGE, call_of(group, conf)) == ("", "")
         module, _, attribute = conf["_target_"].rpartition(".")
         taken = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
         assert set(keys) <= set(taken) or any(one.kind is one.VAR_KEYWORD for one in taken.values())

@@ -19,8 +19,8 @@ ROOT = Path(kuiper.__file__).parent
 _MATHS = "errors random"
 _PURE = "aggregation attacks topology selection optim data models"
 _TORCH_FREE_CONFIG = ("config.compose config.schema config.source config.choices config.metadata "
-                      "config.bounds config.tree config.targets config.nested config.kuiper_keys "
-                      "config.kuiper_conf")
+                      "config.sizes config.modules config.signatures config.bounds config.tree "
+                      "config.targets config.nested config.kuiper_keys config.kuiper_conf")
 LAYERS: dict[str, str] = {
     "errors": "",
     "random": "",
@@ -43,8 +43,10 @@ LAYERS: dict[str, str] = {
     # the data plane's way in
     "config.instantiate": "errors registry config.targets",  # both sides hold to one allow-list
     "config.build": f"{_MATHS} registry {_PURE} algorithms link learner record config.instantiate",
-    "process": f"{_MATHS} {_PURE} algorithms link learner record config.build pool",
+    "run_data": "errors places link.holding record.data",
+    "process": f"{_MATHS} {_PURE} algorithms link learner record config.build pool run_data",
     "pool": "config.build learner",
+    "trial": "errors data learner record config.build config.bounds",
     "run": "errors record.atomic process pool",
     # the control plane
     "config": f"errors registry {_TORCH_FREE_CONFIG}",
