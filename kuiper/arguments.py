@@ -47,7 +47,8 @@ def as_count(value: Any, name: str, least: int = 0) -> int:
     whole = None
     if not isinstance(value, bool | np.bool_) and getattr(value, "dtype", None) is not torch.bool:
         try:
-            whole = int(value) if isinstance(value, float | np.floating) and value == int(value) else operator.index(value)
+            is_whole = isinstance(value, float | np.floating) and value == int(value)
+            whole = int(value) if is_whole else operator.index(value)
         except (TypeError, ValueError, OverflowError):
             whole = None
     if whole is None:

@@ -79,7 +79,8 @@ def _require_value(group: str, conf: Conf, parameter: str, value: Any) -> None:
     types = {"int": numbers.Integral, "float": numbers.Real, "bool": bool}.get(kind)
     if types and (not isinstance(value, types) or isinstance(value, bool) and kind != "bool" or value != value):
         words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-        raise SpecError(f"{name}, and must be {words[kind]}", f"its default is {'empty' if default is None else default}")
+        raise SpecError(f"{name}, and must be {words[kind]}",
+                        f"its default is {'empty' if default is None else default}")
     low, high = (conf.get("_bounds_") or {}).get(parameter, (None, None))
     if low is not None and value < low or high is not None and value > high:
         bound = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"

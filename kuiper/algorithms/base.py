@@ -261,8 +261,8 @@ class Algorithm(ABC):
         node, nodes = self.job.trusted, gathered.nodes
         if node is not None and (len(nodes) <= node or nodes[node] != node):
             missing = np.setdiff1d(np.arange(node + 1), nodes).tolist()
-            raise JobFailed(f"{self.unit} {step}: the rule trusts row {node}, that of node {node}, and there is none of "
-                            f"nodes {missing}", "resume the job with these nodes, or choose a rule that trusts none")
+            raise JobFailed(f"{self.unit} {step}: the rule trusts row {node}, that of node {node}, and there is none "
+                            f"of nodes {missing}", "resume the job with these nodes, or choose a rule that trusts none")
         return self.job.rule(gathered.rows, f, step)
 
     def _mean(self, rows: torch.Tensor, weights: np.ndarray) -> torch.Tensor:

@@ -40,7 +40,8 @@ class Attack:
                             "pass rule=aggregation.make(...)")
         n, f = as_count(n, "n", least=1), as_count(f, "f")
         if f >= n:
-            raise SpecError(f"f = {f} of n = {n} nodes attack, and at least one must be honest", f"write f={n - 1} or less")
+            raise SpecError(f"f = {f} of n = {n} nodes attack, and at least one must be honest",
+                            f"write f={n - 1} or less")
         self.conf, self.n, self.f, self.seed = conf, n, f, seed
         self.acts_on = registry.acts_on(conf)
         attack = registry.function(conf) if "_target_" in conf else None

@@ -47,7 +47,17 @@ def plot(
     from kuiper.cluster.store import find, observe
 
     percent = None if target is None else parse_percent(target)
-    from kuiper.analysis import Width, X, caption, cautions, check_clocks, check_output, compare, load_curves, plot_curves
+    from kuiper.analysis import (
+        Width,
+        X,
+        caption,
+        cautions,
+        check_clocks,
+        check_output,
+        compare,
+        load_curves,
+        plot_curves,
+    )
 
     check_output(output)
     axis = None if x is None else X.TIME if x == "time" else X.ROUND
@@ -129,10 +139,13 @@ def _without(job: Job, status: JobStatus) -> KuiperError:
                           f"bring them first: {program()} collect {job.run_id}")
     why = f": {status.reason}" if status.reason else ""
     if not state.final:
-        return NotEnded(f"{name} is {state} and has no evaluation yet", f"wait for the first: {program()} status {job.run_id} -w")
+        return NotEnded(f"{name} is {state} and has no evaluation yet",
+                        f"wait for the first: {program()} status {job.run_id} -w")
     if state is State.STOPPED:
-        return JobStopped(f"{name} was stopped before its first evaluation", f"run it again: {program()} retry {job.run_id}")
-    return JobFailed(f"{name} is {state} and has no evaluation{why}", f"see why: {program()} logs {job.run_id} --errors")
+        return JobStopped(f"{name} was stopped before its first evaluation",
+                          f"run it again: {program()} retry {job.run_id}")
+    return JobFailed(f"{name} is {state} and has no evaluation{why}",
+                     f"see why: {program()} logs {job.run_id} --errors")
 
 
 def _none(lacking: Sequence[KuiperError]) -> KuiperError:

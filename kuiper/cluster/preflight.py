@@ -53,8 +53,8 @@ def crowding(config: Mapping[str, Any]) -> list[str]:
                for process in config["processes"])
     if here * threads > cores:
         by = f" of {threads} threads each" if threads > 1 else ""
-        return [f"{here} processes{by} compute on this machine, which has {cores} cores: they take turns, and times are "
-                "not those of a cluster"]
+        return [f"{here} processes{by} compute on this machine, which has {cores} cores: they take turns, and times "
+                "are not those of a cluster"]
     return []
 
 

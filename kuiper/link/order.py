@@ -30,7 +30,8 @@ class Order:
         """
         newest, named = self._newest.get(channel.number, (-1, nodes[:0]))
         if step < newest:
-            raise ProtocolError(f"channel {channel.name}: a frame of {channel.unit} {step} after one of {channel.unit} {newest}")
+            raise ProtocolError(f"channel {channel.name}: a frame of {channel.unit} {step} after one of "
+                                f"{channel.unit} {newest}")
         if step > newest:
             named = nodes
         elif np.isin(nodes, named).any():

@@ -16,7 +16,8 @@ ROWS = normal(0, N, D)
 REFUSED = {
     "int64": (ROWS.mul(9).long(), "int64"), "bool": (ROWS > 0, "bool"), "complex": (ROWS + 0j, "complex"),
     "numpy": (ROWS.numpy(), "numpy"), "list": (ROWS.tolist(), "list"), "tensors": (list(ROWS), "list"),
-    "none": (None, "nothing"), "one": (ROWS[0], "shape"), "three": (ROWS[None], "shape"), "scalar": (ROWS[0, 0], "shape"),
+    "none": (None, "nothing"), "one": (ROWS[0], "shape"), "three": (ROWS[None], "shape"),
+    "scalar": (ROWS[0, 0], "shape"),
     "sparse": (ROWS.to_sparse(), "dense"), "meta": (ROWS.to("meta"), "meta"),
     "float8": (ROWS.to(torch.float8_e5m2), "float8"),
 }  # fmt: skip
@@ -73,7 +74,8 @@ def test_any_strides_any_float_type_and_no_entries(row) -> None:
         row.rule(F)(ROWS[:0])
 
 
-@pytest.mark.parametrize("f", [True, np.True_, torch.tensor(True), 1.5, float("nan"), float("inf"), "2", [2], -1, -1.0, 2j])
+@pytest.mark.parametrize(
+    "f", [True, np.True_, torch.tensor(True), 1.5, float("nan"), float("inf"), "2", [2], -1, -1.0, 2j])
 def test_f_is_a_whole_number(f) -> None:
     for name in ("average", "krum", {"ctma": {"base": "median"}}):
         with pytest.raises(SpecError, match="f "):
@@ -97,7 +99,7 @@ def test_f_is_needed_where_the_bound_of_a_part_has_it() -> None:
         assert "f=1" in error.value.remedy
     with pytest.raises(SpecError, match="nnm needs f"):
         aggregation.make("average", pre=["bucketing", "nnm"])
-    assert torch.equal(aggregation.make("average", pre="clip")(ROWS[:1]), aggregation.make("average", pre="clip", f=0)(ROWS[:1]))
+    assert aggregation.make("average", pre="clip").f == 0
     assert aggregation.make("krum", f=5.0).f == 5
 
 

@@ -110,8 +110,8 @@ def test_wall_and_virtual_time_share_an_axis_only_when_asked(tmp_path: Path) -> 
 )
 def test_other_data_and_other_units_are_said(tmp_path: Path, other: dict, word: str) -> None:
     """Even where so much differs that a label leaves things out."""
-    more = [config("average", algorithm={"_name_": f"a{i}"}, model={"_name_": f"m{i}"}, x=i, y=i, **(other if i else {}))
-            for i in range(2)]
+    more = [config("average", algorithm={"_name_": f"a{i}"}, model={"_name_": f"m{i}"}, x=i, y=i,
+                   **(other if i else {})) for i in range(2)]
     curves = load_curves([run_dir(tmp_path / str(i), SCORES, settings) for i, settings in enumerate(more)])
     said = " ".join(cautions(curves))
     if word:

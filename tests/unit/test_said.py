@@ -61,7 +61,8 @@ def test_more_computing_than_cores_is_said(
 
 
 FEDERATED = [{"event": "start", "steps": 4, "unit": "round", "algorithm": "fedavg"},
-             {"event": "step", "step": 1, "time": 1.0, "loss": 0.5}, {"event": "step", "step": 2, "time": 2.0, "loss": 0.25},
+             {"event": "step", "step": 1, "time": 1.0, "loss": 0.5},
+             {"event": "step", "step": 2, "time": 2.0, "loss": 0.25},
              {"event": "evaluation", "step": 2, "top_1": 90.0, "loss": 0.125}]  # fmt: skip
 
 
@@ -86,7 +87,8 @@ def test_an_evaluation_says_that_its_loss_is_the_tests() -> None:
     assert evaluation_text({"top_1": 90.0, "loss": 1.0}) == "accuracy 90.00%, test loss 1.0000"
 
 
-@pytest.mark.parametrize(("conf", "unit"), [({"rounds": 3}, "round"), ({"rounds": None, "steps": 3}, "step"), (None, "step")])
+@pytest.mark.parametrize(
+    ("conf", "unit"), [({"rounds": 3}, "round"), ({"rounds": None, "steps": 3}, "step"), (None, "step")])
 def test_the_unit_of_a_job(tmp_path: Path, conf: dict | None, unit: str) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"conf": conf}))
     assert unit_of(Job(tmp_path, "x", "r", "simulate", 0.0, 1.0)) == unit
