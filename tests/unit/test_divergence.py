@@ -117,7 +117,8 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
         with Recorder(folder / "ps", "ps", HEADER) as record:
             for step, loss in enumerate(losses, 1):
                 record.evaluation(step, float(step), 10.0 * step, 50.0, loss)
-        evaluation = [line for line in read_metrics(folder / "ps" / "metrics.jsonl") if line["event"] == "evaluation"][-1]
+        lines = read_metrics(folder / "ps" / "metrics.jsonl")
+        evaluation = [line for line in lines if line["event"] == "evaluation"][-1]
         diverged = evaluation.get("diverged")
         final = {"state": "SUCCEEDED", "reason": "", "evaluation": evaluation, "diverged": diverged}
         made.append(Job(folder, name, f"{name}-id", "simulate", 0.0, 1.0, [Process("ps", "localhost")], final=final))

@@ -59,3 +59,12 @@ def test_lognormal_devices_are_keyed_by_node() -> None:
     np.testing.assert_array_equal(fewer.ms_per_sample, profiles.ms_per_sample[:10])
     assert (lognormal(10, 2, ms_per_sample=4.0).ms_per_sample != fewer.ms_per_sample).all()
     assert np.isinf(lognormal(10, 1, kbit_per_s=None).kbit_per_s).all()
+
+
+def test_a_uniform_device_by_hand() -> None:
+    """10 samples forward and backward at 2 ms each take 60 ms; 1000 bytes at 8 kbit/s a second, and half of one to start."""
+    same = uniform(2, 1, ms_per_sample=2.0, kbit_per_s=8.0, latency=0.5)
+    nodes = np.arange(2)
+    assert same.compute(nodes, 10) == pytest.approx([0.06] * 2)
+    assert same.download(nodes, 1000) == pytest.approx([1.5] * 2)
+    assert same.upload(nodes, np.array([3.0, 4.0]), 1000) == pytest.approx([4.5, 5.5])

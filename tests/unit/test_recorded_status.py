@@ -44,7 +44,7 @@ def test_times_of_a_process_that_has_ended() -> None:
 
 @pytest.mark.parametrize(("events", "diverged"), [
     ([{"event": "diverged", "step": 5}], 5),
-    ([{"event": "step", "step": 9, "time": 1.0, "diverged": 5}, {"event": "end", "step": 9}], 5),  # its event is far behind
+    ([{"event": "step", "step": 9, "time": 1.0, "diverged": 5}, {"event": "end", "step": 9}], 5),
     ([{"event": "evaluation", "step": 9, "diverged": 5}, {"event": "late", "step": 9}], 5),
     ([{"event": "step", "step": 9, "time": 1.0}, {"event": "not_finite", "step": 9, "nodes": [1]}], None),
 ])  # fmt: skip
@@ -69,8 +69,8 @@ def test_the_result_of_a_run(tmp_path: Path) -> None:
     last = {"step": 20, "top_1": 70.0, "loss": 0.1, "clock": 4.0}
     process = ProcessStatus("ps", "localhost", State.SUCCEEDED, started=30.0, ended=90.0)
     result = account(job, JobStatus(State.SUCCEEDED, "", (process,), last, 20))["result"]
-    assert result == {"state": "SUCCEEDED", "reason": "", "evaluations": 3, "step": 20, "top_1": 70.0, "best_top_1": 80.0,
-                      "loss": 0.1, "clock": 4.0, "seconds": 60.0, "diverged": 20, "non_finite": {}}
+    assert result == {"state": "SUCCEEDED", "reason": "", "evaluations": 3, "step": 20, "top_1": 70.0,
+                      "best_top_1": 80.0, "loss": 0.1, "clock": 4.0, "seconds": 60.0, "diverged": 20, "non_finite": {}}
 
 
 def test_a_row_of_several_seeds(tmp_path: Path) -> None:

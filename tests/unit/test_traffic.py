@@ -83,7 +83,8 @@ async def work(link: RemoteLink, nodes: list[int]) -> None:
     async for request in link.requests(MODEL, 10):
         await link.send(GRADIENT, request.step, np.array(nodes), torch.ones(len(nodes), 6),
                         {"loss": np.zeros(len(nodes))})
-        await link.send(REPORT, request.step, np.array(nodes), torch.ones(len(nodes), 0), {"loss": np.zeros(len(nodes))})
+        await link.send(REPORT, request.step, np.array(nodes), torch.ones(len(nodes), 0),
+                        {"loss": np.zeros(len(nodes))})
         return
 
 
