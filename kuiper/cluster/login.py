@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import paramiko
 from fabric import Config, Connection
@@ -20,9 +20,6 @@ from kuiper.cluster.paths import known_hosts
 from kuiper.cluster.slots import Slots
 from kuiper.errors import HostError, Unreachable
 
-if TYPE_CHECKING:
-    from paramiko.sftp_client import SFTPClient
-
 CONNECT_TIMEOUT = 10.0
 TRIES, PAUSE = 3, 1.0
 """A busy sshd drops some of those who knock at once (MaxStartups): they come back one by one, after up to PAUSE
@@ -31,7 +28,7 @@ KEEPALIVE = 15
 SILENCE = 20.0
 """Seconds without a word from a host, or from its kernel, after which a connection to it counts as lost."""
 SESSIONS = 5
-"""At once over one connection. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
+"""At once over one connection, at most. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
 OPEN = Slots(AT_ONCE)
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says is raised as well
 
@@ -50,9 +47,6 @@ class Reopening(Connection):
 
     def create_session(self) -> paramiko.Channel:
         return self.again(super().create_session)
-
-    def open_sftp(self) -> SFTPClient:
-        return self.again(self.client.open_sftp)
 
     def again(self, begin: Callable[[], Any]) -> Any:
         try:

@@ -59,15 +59,15 @@ class Shell:
     Args:
         name: of the host, for errors.
         connection: over which it is opened.
+        alone: held while it is: Paramiko mixes up why sessions that are asked for at once are refused.
 
     Raises:
         Unreachable: its login shell does not get to our command.
         paramiko.ChannelException: the host refuses one more session.
     """
 
-    def __init__(self, name: str, connection: Reopening) -> None:
-        self.name = name
-        with connection.answering(2 * CONNECT_TIMEOUT):
+    def __init__(self, name: str, connection: Reopening, alone: threading.Lock) -> None:
+        with alone, connection.answering(2 * CONNECT_TIMEOUT):
             self.channel = connection.create_session()
             self.transport = self.channel.get_transport()
             mark = secrets.token_hex(8)
@@ -84,7 +84,7 @@ class Shell:
                               f"bash; `ssh {name} true` must end by itself") from None
         except ShellEnded:
             self.close()
-            said = (self._err or self._out).decode(errors="replace").strip()[-300:] or "nothing"
+            said = (self._err + self._out).decode(errors="replace").strip()[-300:] or "nothing"
             raise Unreachable(f"{name}: its login shell ended before our command ran, and said: {said}",
                               f"`ssh {name} echo there` must print `there`: {START_UP_FILES} may exit or start "
                               "another shell, or this user may not run commands") from None
@@ -143,7 +143,7 @@ class Shell:
                 self._err += self.channel.recv_stderr(CHUNK)
             found = [mark.search(buffer, start) for buffer, start in zip((self._out, self._err), searched, strict=True)]
             if all(found):
-                return [bytes_found for bytes_found in found if bytes_found]
+                return [one for one in found if one]
             searched = [start if one else max(0, len(buffer) - MARK_BYTES)
                         for buffer, start, one in zip((self._out, self._err), searched, found, strict=True)]
             if len(self._out) + len(self._err) > before:
@@ -168,6 +168,7 @@ class Shells:
         self._open = 0
         self._limit: int | None = None
         self._changed = threading.Condition()
+        self._opening = threading.Lock()
 
     @classmethod
     @cache
@@ -205,7 +206,7 @@ class Shells:
                 self._open += shell is None
             if shell is None:
                 try:
-                    return Shell(self._login.name, connection)
+                    return Shell(self._login.name, connection, self._opening)
                 except paramiko.ChannelException:
                     with self._changed:
                         self._open -= 1

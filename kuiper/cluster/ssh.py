@@ -97,7 +97,8 @@ class SshHost:
         if done.code or not size.isdigit() or done.err.strip():
             raise self._refused(f"cannot read {path}", done.err)
         if len(data) != int(size):
-            raise self._refused(f"cannot read {path}", b"%d bytes came of %s" % (len(data), size))
+            raise self._refused(f"cannot read {path}", b"%d bytes came instead of %s: does a start-up file there leave "
+                                b"something running that prints?" % (len(data), size))
         return data
 
     def exists(self, path: PurePath) -> bool:
