@@ -60,7 +60,13 @@ def survey(spec: Spec, host: Host, folder: str, file: str = "", thorough: bool =
     env |= {"PYTHONPATH": code, "PYTHONSAFEPATH": "1"} if code else {}
     patience = TIMEOUT + (probe.SECONDS if thorough else 0) + (SETUP_TIMEOUT if spec.setup_commands else 0)
     before = time.time()
-    done = host.run(words, patience, env)
+    try:
+        done = host.run(words, patience, env)
+    except HostError as error:
+        if not spec.setup_commands or "took longer" not in error.message:
+            raise
+        raise HostError(f"{host.name}: it did not answer within {patience:g} s after setup_commands",
+                        "do they come to an end, and ask for no input?") from error
     asked = time.time() - before
     if done.code == NONE_FOUND:
         raise HostError(f"{host.name}: there is no interpreter {wanted[-1]}",
