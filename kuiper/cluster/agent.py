@@ -9,7 +9,8 @@ It travels to a host as it is and needs nobody's connection once started:
     agent.py renew RUN_ID FOLDER...          make them ready to be started again, once they have ended
     agent.py digest FOLDER...                print size and SHA-256 of what they have on record, as JSON
 
-agent.json: run_id, process, argv, env, cwd, setup_commands, duration (seconds or null), grace (seconds),
+agent.json: run_id, process, argv, env, cwd, setup_commands, choose_python (whether those may put another
+interpreter in the place of argv's first word), duration (seconds or null), grace (seconds),
 retry (restarts of a process that failed), final_codes (exit codes that make a restart pointless), secrets
 (their names), log_bytes, log_keep, after (run directories: the process is started when nothing of those runs
 is alive on this host any more, however they ended), listen (of a process that others connect to: address,
@@ -49,13 +50,21 @@ RESERVED, RESERVED_BYTES = "%s.reserved", 4096
 PR_SET_CHILD_SUBREAPER = 36
 CANNOT_START = 127
 NOT_REACHED, PORTS_TAKEN, REACH_SECONDS = 4, 5, 6.0
-# $1 is the number of setup commands; each is evaluated by itself, so that an unbalanced quote in one
-# cannot swallow the next, and without our arguments as its own. Then the command, which is never parsed.
+# $1 says whether the python that the setup commands put first on PATH is to be taken, $2 is their number. Each is
+# evaluated by itself, so that an unbalanced quote in one cannot swallow the next, and without our arguments as its
+# own. Then the command, which is never parsed.
 SETUP = """
-kuiper_setup=("${@:2:$1}"); kuiper_command=("${@:$(($1 + 2))}"); set --
+kuiper_choose=$1; kuiper_setup=("${@:3:$2}"); kuiper_command=("${@:$(($2 + 3))}"); set --
+kuiper_python3=$(type -P python3); kuiper_python=$(type -P python)
 for kuiper_line in "${kuiper_setup[@]}"; do
   eval "$kuiper_line" || { kuiper_code=$?; echo "setup command failed: $kuiper_line" >&2; exit $kuiper_code; }
 done
+if [[ $kuiper_choose ]]; then
+  for kuiper_name in python3 python; do
+    kuiper_before=kuiper_$kuiper_name kuiper_now=$(type -P $kuiper_name)
+    if [[ $kuiper_now && $kuiper_now != "${!kuiper_before}" ]]; then kuiper_command[0]=$kuiper_now; break; fi
+  done
+fi
 exec "${kuiper_command[@]}"
 """
 
@@ -331,11 +340,14 @@ def rotate(log, limit, keep):
 # ---------------------------------------------------------------- supervision
 
 
-def with_setup(commands, argv):
-    """A command line that runs the setup commands in one shell, and then becomes `argv`."""
+def with_setup(commands, argv, choose=False):
+    """A command line that runs the setup commands in one shell, and then becomes `argv`.
+
+    `choose`: the python that they put first on PATH, if they do, takes the place of argv's first word.
+    """
     if not commands:
         return list(argv)
-    return ["bash", "-c", SETUP, "kuiper", str(len(commands)), *commands, *argv]
+    return ["bash", "-c", SETUP, "kuiper", "1" if choose else "", str(len(commands)), *commands, *argv]
 
 
 class Supervisor:
@@ -448,7 +460,7 @@ class Supervisor:
 
     def spawn(self):
         plan = self.plan
-        argv = with_setup(plan.get("setup_commands") or [], plan["argv"])
+        argv = with_setup(plan.get("setup_commands") or [], plan["argv"], plan.get("choose_python"))
         env = dict(os.environ)
         env.update(plan.get("env") or {})
         env.update(self.secrets)

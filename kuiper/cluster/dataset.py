@@ -48,7 +48,7 @@ def _ask(spec: Spec, order: dict[str, Any], host: tuple[str, Facts]) -> dict[str
     name, facts = host
     words = [facts["path"], "-c", Path(holdings.__file__).read_text(), json.dumps(order)]
     try:
-        done = connect(spec.address(name)).run(with_setup(spec.setup_commands, words), SECONDS)
+        done = connect(spec.address(name)).run(with_setup(spec.setup_commands, words, not spec.python_of(name)), SECONDS)
         said: dict[str, Any] = done.answer()
     except HostError as error:
         return error.message

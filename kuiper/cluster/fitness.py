@@ -39,9 +39,12 @@ def of_one(spec: Spec, name: str, facts: Facts) -> Iterator[Finding]:
     who = spec.address(name).user or "this user"
     yield Finding(name, "login", "ok", f"{who}, {facts['cores']} cores, {facts['machine']}")
     fit = tuple(int(part) for part in facts["python"].split(".")[:2]) >= LEAST_PYTHON
-    yield Finding(name, "python", "ok" if fit else "wrong", f"{facts['path']} is {facts['python']}",
+    yield Finding(name, "python", "ok" if fit else "wrong", f"{facts['executable']} is {facts['python']}",
                   "" if fit else f"kuiper needs {'.'.join(map(str, LEAST_PYTHON))}: give another `python`")
-    yield _torch(spec, name, facts)
+    yield _torch(name, facts)
+    if facts.get("kuiper"):
+        yield Finding(name, "packages", "wrong", f"{facts['executable']} cannot import kuiper: {facts['kuiper']}",
+                      "install kuiper's requirements there")
     yield from _gpus(spec, name, facts)
     yield _disk(spec, name, facts)
     if facts["runs"]:
@@ -53,14 +56,12 @@ def of_one(spec: Spec, name: str, facts: Facts) -> Iterator[Finding]:
                       "logs of several hosts are merged by time: set the clocks with NTP")
 
 
-def _torch(spec: Spec, name: str, facts: Facts) -> Finding:
+def _torch(name: str, facts: Facts) -> Finding:
     if facts["torch"]:
         return Finding(name, "torch", "ok", f"{facts['torch']} {facts.get('capability', '')}".rstrip())
-    verdict = "wrong"
-    remedy = f"{facts['path']} -m pip install kuiper's requirements, or give another `python`"
-    if spec.setup_commands:  # which are not run here, and may well bring it
-        verdict, remedy = "warning", "right, if the setup_commands bring it"
-    return Finding(name, "torch", verdict, f"{facts['path']} has none: {facts['why']}", remedy)
+    remedy = f"{facts['executable']} -m pip install kuiper's requirements, or say which: "
+    remedy += "{host: ..., python: /path/to/python}, or activate an environment in setup_commands"
+    return Finding(name, "torch", "wrong", f"{facts['executable']} has none: {facts['why']}", remedy)
 
 
 def _gpus(spec: Spec, name: str, facts: Facts) -> Iterator[Finding]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePath, PurePosixPath
@@ -31,12 +32,16 @@ class Result:
     err: str
 
     def answer(self) -> Any:
-        """What an agent or a probe said: the JSON of the last line, for a shell may greet before it.
+        """What an agent or a probe said: the last line that is a JSON object, for others may print, too.
 
         Raises:
-            ValueError: it is not JSON.
+            ValueError: there is none.
         """
-        return json.loads((self.out.splitlines() or [""])[-1])
+        for line in reversed(self.out.splitlines()):
+            if line.startswith("{"):
+                with contextlib.suppress(ValueError):
+                    return json.loads(line)
+        raise ValueError("no line of it is a JSON object")
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,11 @@ class Host(Protocol):
             HostError: it does not answer, or let us in.
         """
 
-    def run(self, argv: Sequence[str], timeout: float) -> Result:
-        """Run a command, no shell in between, and wait for it.
+    def run(self, argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = None) -> Result:
+        """Run a command, its arguments taken literally, and wait for it.
+
+        Args:
+            env: to add to its environment; not seen by others there.
 
         Raises:
             HostError: it cannot be run, or takes longer than `timeout` seconds (it is then ended).
@@ -110,10 +118,11 @@ class LocalHost:
     def reach(self) -> None:
         pass
 
-    def run(self, argv: Sequence[str], timeout: float) -> Result:
+    def run(self, argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = None) -> Result:
         try:
             done = subprocess.run(
                 list(argv), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
+                env={**os.environ, **env} if env else None,
                 start_new_session=True,  # a Ctrl-C at the terminal is for the submitter alone
             )  # fmt: skip
         except subprocess.TimeoutExpired:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import invoke.exceptions
 import paramiko
@@ -23,15 +23,12 @@ from kuiper.cluster.slots import Slots
 from kuiper.cluster.ssh_config import CONNECT_TIMEOUT, Jump, LocalFault, Route, route
 from kuiper.errors import HostError, Unreachable
 
-if TYPE_CHECKING:
-    from paramiko.sftp_client import SFTPClient
-
 TRIES, PAUSE = 3, 1.0
 """A busy sshd drops some of those who knock at once (MaxStartups): they come back one by one, after up to PAUSE
 seconds, and then up to twice that."""
 KEEPALIVE = 15
 SESSIONS = 5
-"""At once over one connection. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
+"""At once over one connection, at most. OpenSSH's MaxSessions is 10, and it counts one for some time after its end."""
 OPEN = Slots(AT_ONCE)
 FOREIGN = (paramiko.SSHException, invoke.exceptions.Failure, invoke.exceptions.ThreadException,
            invoke.exceptions.SubprocessPipeError, EOFError, OSError, ValueError, LookupError, struct.error)
@@ -62,9 +59,6 @@ class Reopening(Connection):
 
     def create_session(self) -> paramiko.Channel:
         return self.again(super().create_session)
-
-    def open_sftp(self) -> SFTPClient:
-        return self.again(lambda: paramiko.SFTPClient.from_transport(self.transport))
 
     def again(self, begin: Callable[[], Any]) -> Any:
         try:

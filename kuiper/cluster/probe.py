@@ -2,8 +2,9 @@
 
     python -c SOURCE PYTHON FOLDER DEPTH [FILE...]
 
-PYTHON is how the interpreter was found, FOLDER kuiper's place there, DEPTH `quick`, or `thorough` to import
-torch, and the files are looked for below FOLDER.
+PYTHON is the interpreter that was found without the setup commands, which runs agents; this one is that which runs
+processes. FOLDER is kuiper's place there, DEPTH `quick`, or `thorough` to import torch and kuiper, too, and the files
+are looked for below FOLDER. What the setup commands have left running, marked as this is, is ended.
 """
 
 import glob
@@ -13,6 +14,7 @@ import platform
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,9 +25,14 @@ TRIAL = 1 << 20
 NVIDIA = "/proc/driver/nvidia/gpus"
 THOROUGH = (
     "import json, torch\n"
+    "why = ''\n"
+    "try:\n"
+    "    import kuiper.process\n"
+    "except BaseException as error:\n"
+    "    why = '%s: %s' % (type(error).__name__, error)\n"
     "gpus = [torch.cuda.mem_get_info(i) for i in range(torch.cuda.device_count())]\n"
     "print(json.dumps({'torch': torch.__version__, 'capability': torch.backends.cpu.get_cpu_capability(),\n"
-    "                  'gpus': len(gpus), 'memory': gpus}))"
+    "                  'gpus': len(gpus), 'memory': gpus, 'kuiper': why}))"
 )
 
 
@@ -67,17 +74,35 @@ def last_line(output):
 
 
 def runs():
-    """Run ids in the environments of this user's living processes."""
-    found = set()
-    for name in os.listdir("/proc"):
+    """{run id: pids} by the environments of this user's living processes."""
+    found = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open("/proc/%s/environ" % name, "rb") as file:
                 entries = file.read().split(b"\0")
         except OSError:
             continue
-        found.update(entry.partition(b"=")[2].decode(errors="replace") for entry in entries
-                     if entry.startswith(b"KUIPER_RUN="))  # fmt: skip
-    return sorted(found)
+        for entry in entries:
+            if entry.startswith(b"KUIPER_RUN="):
+                found.setdefault(entry.partition(b"=")[2].decode(errors="replace"), []).append(int(name))
+    return found
+
+
+def above():
+    """The pids of this process and of all that it descends from."""
+    pids = [os.getpid()]
+    while pids[-1] > 1:
+        with open("/proc/%d/stat" % pids[-1], "rb") as file:
+            pids.append(int(file.read().rpartition(b")")[2].split()[1]))
+    return pids
+
+
+def end(pids):
+    for pid in set(pids).difference(above()):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass
 
 
 def in_full(folder):
@@ -120,11 +145,14 @@ def main():
     base = in_full(folder)
     free, wrong = room(base)
     thorough = depth == "thorough"
+    facts = torch_imported() if thorough else torch_installed()
+    going = runs()
+    end(going.pop(os.environ.get("KUIPER_RUN"), ()))
     print(json.dumps(dict(
-        torch_imported() if thorough else torch_installed(),
-        path=os.path.abspath(python), python=platform.python_version(), base=base, free=free, place=wrong,
+        facts, path=os.path.abspath(python), executable=sys.executable, python=platform.python_version(), base=base,
+        free=free, place=wrong,
         there=[name for name in sys.argv[4:] if os.path.exists(os.path.join(base, name))],
-        machine=platform.machine(), cores=os.cpu_count(), runs=runs() if thorough else [], time=time.time(),
+        machine=platform.machine(), cores=os.cpu_count(), runs=sorted(going) if thorough else [], time=time.time(),
     )))  # fmt: skip
 
 

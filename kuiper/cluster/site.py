@@ -105,7 +105,7 @@ def look_at(spec: Spec, name: str, snapshot: Snapshot, say: Say = silent) -> tup
     host.reach()
     say("reached", name)
     folder = str(Path(spec.log_path).absolute()) if name == LOCAL else spec.exp_path
-    facts = survey(host, folder, file=str(snapshot.entry))
+    facts = survey(spec, host, folder, file=str(snapshot.entry))
     say(f"python {facts['python']}, torch {facts['torch']}", name)
     refuse_wrong(of_one(spec, name, facts))
     found = {"python": facts["path"], "base": facts["base"]}

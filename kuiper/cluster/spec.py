@@ -107,6 +107,11 @@ class Spec:
         login = {"user": self.auth.get("ssh_user") or None, "key": expanded(key) if key else None}
         return Address(host, **{**login, **said, **known})
 
+    def python_of(self, host: str) -> str | None:
+        """The interpreter that the spec gives for a host, None if it does not."""
+        entries = (*self.ps_ip, *self.worker_ips)
+        return next((entry.python for entry in entries if entry.host == host and entry.python), None)
+
     def processes(self, num_workers: int, simulate: bool) -> list[Process]:
         """Its processes by rank, when nodes 0..num_workers-1 are shared out among them."""
         return place(self, num_workers, simulate)

@@ -1,27 +1,33 @@
-"""A host reached over ssh: commands and files over its `Login`. No environment, every argument quoted."""
+"""A host reached over ssh: commands and files through a shell of our own there. Every argument is quoted."""
 
 from __future__ import annotations
 
-import contextlib
+import re
 import secrets
 import shlex
-import stat
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
-
-from invoke.exceptions import CommandTimedOut
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePath, PurePosixPath
 
 from kuiper.cluster import agent
 from kuiper.cluster.host import Address, Result, agent_place
 from kuiper.cluster.login import CONNECT_TIMEOUT, SILENCE, Login
+from kuiper.cluster.shell import Shell, ShellEnded, Shells
 from kuiper.errors import HostError, Unreachable
 
-if TYPE_CHECKING:
-    from paramiko.sftp_client import SFTPClient
-
-WRITE = 'mkdir -p -- "$1" && dd if=/dev/zero of="$3" bs="$2" count=1 status=none; rm -f -- "$3"'
-"""As a file of $2 bytes is written: $1 is its folder."""
+# busybox knows these options of head, tail, stat and timeout, too
+RUN = "limit='timeout -k 5 {0:g}'; command -v timeout > /dev/null || limit=; {1}exec $limit {2}"
+PUT = """LC_ALL=C; export LC_ALL
+[ ! -d {path} ] || {{ echo it is a folder >&2; exit 1; }}
+mkdir -p -- {folder} || exit
+(umask 077; set -C; : > {temporary}) && chmod {mode:o} {temporary} && head -c {size} > {temporary} &&
+[ "$(stat -c %s {temporary})" -eq {size} ] && mv -f -- {temporary} {path} || {{ rm -f -- {temporary}; exit 1; }}"""
+GET = """LC_ALL=C; export LC_ALL
+[ ! -d {path} ] || {{ echo it is a folder >&2; exit 1; }}
+size=$(stat -Lc %s -- {path}) || exit
+left=$((size - {offset})); [ $left -gt 0 ] || left=0
+echo $left; tail -c +$(({offset} + 1)) -- {path} | head -c $left"""
+"""Begins with a line that says how many bytes follow: a file may grow meanwhile."""
 
 
 class Refused(HostError):
@@ -29,7 +35,7 @@ class Refused(HostError):
 
 
 class SshHost:
-    """See `Host`. All who log in alike share a connection (see `Login`).
+    """See `Host`. All who log in alike share a connection (see `Login`) and its shells.
 
     Args:
         address: where it is and who logs in; ~/.ssh/config has its say as for ssh itself.
@@ -39,7 +45,7 @@ class SshHost:
         self.name = address.host
         self.python = address.python
         self._address = address
-        self._login = Login.of(address.host, address.user, address.port, address.key)
+        self._shells = Shells.of(Login.of(address.host, address.user, address.port, address.key))
         self._has_agent = False
 
     @property
@@ -52,96 +58,70 @@ class SshHost:
         return str(path)
 
     def reach(self) -> None:
-        with self._login.session():
+        with self._shells.use():
             pass
 
-    def run(self, argv: Sequence[str], timeout: float) -> Result:
+    def run(self, argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = None) -> Result:
+        exports = "".join(f"export {name}={shlex.quote(value)}; " for name, value in (env or {}).items())
+        if any("\0" in word for word in argv):
+            raise HostError(f"{self.name}: cannot run {argv[0]}: an argument has a NUL byte", "leave it out")
         # `timeout` on the host: when ours is over, a remote process would live on
-        words = ["timeout", "-k", "5", f"{timeout:g}", *argv]
-        patience = timeout + CONNECT_TIMEOUT
-        with self._login.session() as connection:
+        script = RUN.format(timeout, exports, shlex.join(argv))
+        late = HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again")
+        with self._asked(f"while {argv[0]} ran") as shell:
             try:
-                with connection.answering(patience + CONNECT_TIMEOUT):
-                    done = connection.run(shlex.join(words), hide=True, warn=True, in_stream=False, pty=False,
-                                          timeout=patience, encoding="utf-8")
-            except CommandTimedOut:
-                raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again") from None
-        if done.exited == -1:
-            raise Unreachable(f"{self.name}: the connection was lost while {argv[0]} ran", "try again")
-        if done.exited == 124:
-            raise HostError(f"{self.name}: {argv[0]} took longer than {timeout:g} s", "try again")
-        if done.exited == 127:
-            raise HostError(f"{self.name}: cannot run {argv[0]}: {done.stderr.strip()}", "is it installed there?")
-        return Result(done.exited, done.stdout, done.stderr)
+                done = shell.ask(script, timeout + 2 * CONNECT_TIMEOUT)
+            except TimeoutError:
+                raise late from None
+        out, err = done.out.decode(errors="replace"), done.err.decode(errors="replace")
+        if done.code == 124:
+            raise late
+        if done.code in (126, 127):
+            raise HostError(f"{self.name}: cannot run {argv[0]}: {err.strip()}", "is it installed there?")
+        return Result(done.code, out, err)
 
-    def put(self, data: bytes | Path, path: PurePosixPath, mode: int = 0o644) -> None:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    def put(self, data: bytes | Path, path: PurePath, mode: int = 0o644) -> None:
         data = data.read_bytes() if isinstance(data, Path) else data
-        try:
-            with self._files(f"cannot write {path}") as sftp:
-                make_folders(sftp, path.parent)
-                try:
-                    with contextlib.closing(sftp.open(str(temporary), "wx")) as file:
-                        file.chmod(mode)  # before there is anything to read
-                        file.set_pipelined(True)
-                        file.write(data[:-1])
-                        file.set_pipelined(False)  # only then it looks at what became of the writes
-                        file.write(data[-1:])
-                    sftp.posix_rename(str(temporary), str(path))
-                except OSError:
-                    with contextlib.suppress(OSError):
-                        sftp.remove(str(temporary))
-                    raise
-        except Refused as error:  # SFTP says no more than "Failure"; the same by a command says why
-            words = ["sh", "-c", WRITE, "sh", str(path.parent), str(len(data) or 1), str(temporary)]
-            said = self.run(words, CONNECT_TIMEOUT).err.strip()
-            if not said:
-                raise
-            raise Refused(f"{self.name}: cannot write {path}: {said}", error.remedy) from error
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        script = PUT.format(path=quoted(path), folder=quoted(path.parent), temporary=quoted(temporary), mode=mode,
+                            size=len(data))
+        with self._asked(f"while {path} was written") as shell:
+            done = shell.ask(script, SILENCE, data)
+        if done.code:
+            raise self._refused(f"cannot write {path}", done.err)
 
-    def get(self, path: PurePosixPath, offset: int = 0) -> bytes:
-        with self._files(f"cannot read {path}") as sftp, contextlib.closing(sftp.open(str(path), "rb")) as file:
-            size = file.stat().st_size or 0
-            if size <= offset:
-                return b""
-            if offset == 0:
-                file.prefetch(size)
-            file.seek(offset)
-            return file.read()
+    def get(self, path: PurePath, offset: int = 0) -> bytes:
+        with self._asked(f"while {path} was read") as shell:
+            done = shell.ask(GET.format(path=quoted(path), offset=offset), SILENCE)
+        size, _, data = done.out.partition(b"\n")
+        if done.code or not size.isdigit() or done.err.strip():
+            raise self._refused(f"cannot read {path}", done.err)
+        if len(data) != int(size):
+            raise self._refused(f"cannot read {path}", b"%d bytes came instead of %s: does a start-up file there leave "
+                                b"something running that prints?" % (len(data), size))
+        return data
 
-    def exists(self, path: PurePosixPath) -> bool:
-        with self._files(f"cannot look at {path}") as sftp:
+    def exists(self, path: PurePath) -> bool:
+        with self._asked(f"while {path} was looked for") as shell:
+            return shell.ask(f"[ -e {quoted(path)} ]", SILENCE).code == 0
+
+    @contextmanager
+    def _asked(self, what: str) -> Iterator[Shell]:
+        """A shell, and what its end or its silence means."""
+        with self._shells.use() as shell:
             try:
-                sftp.stat(str(path))
-            except FileNotFoundError:
-                return False
-        return True
+                yield shell
+            except ShellEnded:
+                raise Unreachable(f"{self.name}: the connection was lost {what}", "try again") from None
+            except TimeoutError:
+                raise Unreachable(f"{self.name}: it did not answer {what}", "is it overloaded?") from None
 
-    @contextlib.contextmanager
-    def _files(self, failure: str) -> Iterator[SFTPClient]:
-        with self._login.session() as connection:
-            with connection.answering(2 * CONNECT_TIMEOUT):
-                sftp = connection.open_sftp()
-            sftp.get_channel().settimeout(SILENCE)
-            try:
-                yield sftp
-            except OSError as error:
-                if isinstance(error, (ConnectionError, TimeoutError)) or not connection.is_connected:
-                    raise
-                said = error.strerror or str(error)
-                remedy = "check the place, its space and who may write there"
-                raise Refused(f"{self.name}: {failure}: {said}", remedy) from error
-            finally:
-                sftp.close()
+    def _refused(self, failure: str, err: bytes) -> Refused:
+        lines = [re.sub(r"^/bin/sh: (line )?\d+: ", "", line) for line in err.decode(errors="replace").splitlines()]
+        said = next((line for line in lines if line.strip()), "it says nothing")
+        return Refused(f"{self.name}: {failure}: {said}", "check the place, its space and who may write there")
 
 
-def make_folders(sftp: SFTPClient, folder: PurePosixPath) -> None:
-    """As `mkdir -p`."""
-    try:
-        if stat.S_ISDIR(sftp.stat(str(folder)).st_mode or 0):
-            return
-        raise NotADirectoryError(20, "a file is in the way", str(folder))
-    except FileNotFoundError:
-        make_folders(sftp, folder.parent)
-        with contextlib.suppress(OSError):  # somebody else made it meanwhile; if not, the next step says so
-            sftp.mkdir(str(folder))
+def quoted(path: PurePath) -> str:
+    """A path as a word of sh."""
+    return shlex.quote(str(path))

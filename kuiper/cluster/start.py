@@ -94,6 +94,7 @@ def start_agents(job: Job, processes: Sequence[store.Process], say: Say) -> None
         if result.code == agent.PORTS_TAKEN:
             raise ConflictError(said, "give job_conf.ports a range with a free port for each seed")
         if result.code == agent.NOT_REACHED:
+            _check_none_ended(job, store.observe([job], detailed=True)[0].processes[:1])  # nobody listens where the server is dead
             raise HostError(said, "open it in the firewalls between, or give a range that is: job_conf.ports")
         raise HostError(said, f"see the logs in {paths[0].folder.parent} there")
     say(f"{names} started", host.name)
@@ -112,10 +113,10 @@ def _await_endpoint(job: Job, server: store.Process, timeout: float) -> bytes:
         if isinstance(report, str):
             raise HostError(report, "submit again once it can be reached")
         facts = report["folders"][str(own.folder)]
-        if facts["endpoint"]:
-            return json.dumps(facts["endpoint"]).encode()
         seen = process_status(server.name, server.host, facts, report["boot_id"], report["time"])
         _check_none_ended(job, [seen])
+        if facts["endpoint"]:
+            return json.dumps(facts["endpoint"]).encode()
         if time.monotonic() > deadline:
             message = f"{server.name} on {server.host} did not say where it listens within {timeout:g} s"
             raise JobFailed(message, f"see {own.log}; a slow host needs a larger join_timeout")

@@ -33,17 +33,22 @@ NO_QUOTA_LEFT = """
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-ssize_t write(int fd, const void *data, size_t size) {
-    ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
+static int is_full(int fd) {
     char link[64], path[4096];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
     const char *full = getenv("FULL");
-    if (length > 0 && full && strncmp(path, full, strlen(full)) == 0) {
-        errno = EDQUOT;
-        return -1;
-    }
-    return real(fd, data, size);
+    errno = EDQUOT;
+    path[length > 0 ? length : 0] = 0;
+    return length > 0 && full && strncmp(path, full, strlen(full)) == 0;
+}
+ssize_t write(int fd, const void *data, size_t size) {
+    ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
+    return is_full(fd) ? -1 : real(fd, data, size);
+}
+size_t fwrite_unlocked(const void *data, size_t size, size_t count, FILE *file) {
+    size_t (*real)(const void *, size_t, size_t, FILE *) = dlsym(RTLD_NEXT, "fwrite_unlocked");
+    return is_full(fileno(file)) ? 0 : real(data, size, count, file);
 }
 """
 SFTP = "/usr/lib/openssh:/usr/libexec/openssh:/usr/lib/ssh:/usr/libexec"

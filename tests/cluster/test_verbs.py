@@ -87,7 +87,7 @@ def test_retry_runs_the_same_code_and_show_compares(lab: Lab, tmp_path: Path) ->
 def test_clean_takes_what_is_dead_and_nothing_else(lab: Lab, tmp_path: Path) -> None:
     for host in lab.hosts:  # of other submitters, whose code would have to stay
         shutil.rmtree(Path(host.home, "kuiper"), ignore_errors=True)
-    idle, conf = "test $KUIPER_PROCESS = ps || sleep 987", {**LONG, "join_timeout": 900}
+    idle, conf = "case $KUIPER_PROCESS in worker_*) sleep 987;; esac", {**LONG, "join_timeout": 900}
     old = submit(spec(lab, tmp_path, "old", SHORT))
     dead = submit(spec(lab, tmp_path, "dead", conf, setup_commands=["setsid -f sleep 987", idle]))
     alive = submit(spec(lab, tmp_path, "alive", conf, setup_commands=[idle]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -120,6 +121,25 @@ def test_a_setup_command_that_fails_is_the_first_error(case: Case) -> None:
     case_2.start(sh("echo never"), setup_commands=["true", "cd /nowhere"])
     assert case_2.ended()["first_error"] == "setup command failed: cd /nowhere"
     assert "never" not in case.log + case_2.log
+
+
+@pytest.mark.parametrize(("setup", "choose", "taken"), [
+    (["PATH={env}:$PATH"], True, "{env}/python3"),
+    (["export PATH={old}:$PATH", "rm {env}/python3", "PATH={env}:$PATH"], True, "{old}/python3"),
+    (["PATH={env}:$PATH"], False, "given"), (["export A=b"], True, "given"), (["PATH=$PATH:{env}"], True, "given"),
+], ids=["activated", "the first", "the spec names one", "another matter", "behind"])
+def test_setup_commands_may_choose_the_python(setup: list[str], choose: bool, taken: str, case: Case) -> None:
+    """As activating an environment does, unless the spec names one."""
+    folders = {name: case.folder.parent / name for name in ("env", "old", "bin")}
+    for folder in folders.values():
+        folder.mkdir()
+        for name in ("python3", "python"):
+            (folder / name).write_text("#!/bin/sh\necho $0\n")
+            (folder / name).chmod(0o755)
+    words = {name: shlex.quote(str(folder)) for name, folder in folders.items()}
+    case.start(sh("echo given"), choose_python=choose, env={"PATH": f"{folders['bin']}:/usr/bin:/bin"},
+               setup_commands=[command.format(**words) for command in setup])
+    assert case.ended()["code"] == 0 and case.log.strip() == taken.format(**folders)
 
 
 def test_secrets_are_read_once_and_removed(case: Case) -> None:

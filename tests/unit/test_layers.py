@@ -138,7 +138,7 @@ def _loaded(*imports: str) -> set[str]:
     return set(done.stdout.split())
 
 
-AWAY = {f"cluster.{name}" for name in ("dial", "identities", "login", "ssh", "ssh_config", "trust")}
+AWAY = {f"cluster.{name}" for name in ("dial", "identities", "login", "shell", "ssh", "ssh_config", "trust")}
 
 
 def test_the_control_plane_runs_without_torch() -> None:
