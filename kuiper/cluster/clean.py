@@ -16,7 +16,7 @@ from kuiper.cluster import inventory, store
 from kuiper.cluster.files import locked
 from kuiper.cluster.host import AT_ONCE, LOCAL, Address, connect
 from kuiper.cluster.identity import is_alive
-from kuiper.cluster.paths import state_folder
+from kuiper.cluster.paths import code_folder, state_folder
 from kuiper.cluster.states import JobStatus
 from kuiper.cluster.stop import stop
 from kuiper.cluster.store import Job
@@ -24,6 +24,8 @@ from kuiper.errors import ConflictError, HostError, KuiperError
 
 TIMEOUT = 120.0
 GRACE = 2.0
+ASIDE = 'mv -T -- "$1" "$2" || test ! -e "$1"'
+"""That a folder is gone already is as good: another host may share it, another `clean` be at work."""
 T = TypeVar("T")
 
 
@@ -84,7 +86,8 @@ def find_rubbish(older_than: float) -> Rubbish:
     """
     jobs, found = store.jobs(), Rubbish()
     statuses = store.observe(jobs, detailed=True)
-    addresses = list(dict.fromkeys(site.address for job in jobs for site in job.sites))
+    here = [_of_log_path(path) for path in {*store.log_paths(), *(job.run_dir.parent.parent for job in jobs)}]
+    addresses = list(dict.fromkeys([*(site.address for job in jobs for site in job.sites), *here]))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         reports = dict(zip(addresses, pool.map(_inventory, addresses), strict=True))
     found.failures = [report for report in reports.values() if isinstance(report, str)]
@@ -102,20 +105,31 @@ def find_rubbish(older_than: float) -> Rubbish:
             away = [there[site.address]["runs"].get(site.run_dir, 0) for site in job.sites]
             found.runs.append(Old(job, status.state.value, age, sum(away) + inventory.size(str(job.run_dir))))
             going |= {site.run_dir for site in job.sites}
+    seen = set()
     for address, report in there.items():
-        found.code += [Unused(address, folder, about["bytes"]) for folder, about in report["code"].items()
-                       if about["age"] >= older_than and going.issuperset(about["users"])]
+        for folder, about in report["code"].items():
+            same = folder, *about["file"]  # hosts that share it all list it
+            if same not in seen and about["age"] >= older_than and going.issuperset(about["users"]):
+                seen.add(same)
+                found.code.append(Unused(address, folder, about["bytes"]))
         if strangers := sorted(set(report["marked"]) - known):
             found.strangers[address.host] = strangers
     return found
 
 
+def _of_log_path(log_path: Path) -> Address:
+    """This machine, with a log_path as kuiper's folder."""
+    return Address(LOCAL, base=str(log_path))
+
+
 def _inventory(address: Address) -> dict[str, Any] | str:
     """What inventory.py reports of a host, or why it cannot be asked."""
+    base = PurePosixPath(address.base or "/nonexistent")
+    folders = (code_folder(Path(base)), base) if address.host == LOCAL else (base / "code", base / "runs")
     try:
         host = connect(address)
         source = Path(inventory.__file__).read_text()
-        words = [host.python, "-I", "-c", source, address.base or "/nonexistent"]
+        words = [host.python, "-I", "-c", source, *map(str, folders)]
         done = host.run(words, TIMEOUT)
     except HostError as error:
         return error.message
@@ -203,7 +217,7 @@ def _remove_code(address: Address, code: Sequence[Unused]) -> None:
             place = PurePosixPath(one.folder)
             aside = str(place.with_name(f".{place.name.lstrip('.')}.gone"))
             if one.folder != aside:
-                _run(address, "mv", "-T", "--", one.folder, aside)
+                _run(address, "sh", "-c", ASIDE, "sh", one.folder, aside)
             _run(address, "rm", "-rf", "--", aside)
 
 

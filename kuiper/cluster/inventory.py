@@ -1,4 +1,7 @@
-"""What kuiper keeps on a host, as JSON: one file, standard library only; python -I -c SOURCE BASE."""
+"""What kuiper keeps on a host, as JSON: one file, standard library only; python -I -c SOURCE CODE RUNS.
+
+CODE is the folder of snapshots, RUNS that of run directories, <job name>/<run id> below it.
+"""
 
 import glob
 import json
@@ -31,10 +34,10 @@ def marked():
     return found
 
 
-def users(base):
+def users(runs):
     """{folder of code: run directories whose processes begin there}."""
     found = {}
-    for order in glob.iglob(os.path.join(glob.escape(base), "runs", "*", "*", "*", "agent.json")):
+    for order in glob.iglob(os.path.join(glob.escape(runs), "*", "*", "*", "agent.json")):
         try:
             with open(order) as file:
                 folder = json.load(file)["cwd"]
@@ -44,19 +47,38 @@ def users(base):
     return found
 
 
+def code(folder, runs):
+    """{path: about it} of all below a folder of snapshots: archives and half unpacked ones, too.
+
+    `file` is the same only for the same folder, which hosts that share it all have.
+    """
+    found, used = {}, users(runs)
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        path = os.path.join(folder, name)
+        try:
+            status = os.lstat(path)
+            about = {"bytes": size(path), "age": time.time() - status.st_mtime,
+                     "users": sorted(used.get(path, ())), "file": [status.st_ino, status.st_ctime_ns]}
+        except OSError:  # removed meanwhile
+            continue
+        found[path] = about
+    return found
+
+
+def sizes(runs):
+    """{run directory: bytes}."""
+    found = {}
+    for path in glob.glob(os.path.join(glob.escape(runs), "*", "*")):
+        try:
+            found[path] = size(path)
+        except OSError:  # removed meanwhile
+            continue
+    return found
+
+
 def main():
-    base = sys.argv[1]
-    used = users(base)
-    code = {path: {"bytes": size(path), "age": time.time() - os.lstat(path).st_mtime,
-                   "users": sorted(used.get(path, ()))}
-            for path in (os.path.join(base, "code", name) for name in listed(os.path.join(base, "code")))}
-    runs = {path: size(path) for path in glob.glob(os.path.join(glob.escape(base), "runs", "*", "*"))}
-    print(json.dumps({"code": code, "runs": runs, "marked": marked()}))
-
-
-def listed(folder):
-    """Names in a folder, archives and half unpacked ones among them."""
-    return os.listdir(folder) if os.path.isdir(folder) else []
+    folder, runs = sys.argv[1:]
+    print(json.dumps({"code": code(folder, runs), "runs": sizes(runs), "marked": marked()}))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ LAYERS: dict[str, str] = {
     "errors": "",
     "random": "",
     "registry": "errors",
+    "code_digest": "",
     "places": "errors",
     # pure packages: maths on tensors, no I/O but the files of a dataset
     "aggregation": _MATHS + " registry",
@@ -42,12 +43,12 @@ LAYERS: dict[str, str] = {
     # the data plane's way in
     "config.instantiate": "errors registry config.targets",  # both sides hold to one allow-list
     "config.build": f"{_MATHS} registry {_PURE} algorithms link learner record config.instantiate",
-    "process": f"{_MATHS} {_PURE} algorithms link learner record config.build pool",
+    "process": f"{_MATHS} {_PURE} algorithms link learner record config.build pool code_digest",
     "pool": "config.build learner",
     "run": "errors record.atomic process pool",
     # the control plane
     "config": f"errors registry {_TORCH_FREE_CONFIG}",
-    "cluster": f"errors places registry {_TORCH_FREE_CONFIG}",
+    "cluster": f"errors places code_digest registry {_TORCH_FREE_CONFIG}",
     "cli": f"errors cluster registry {_TORCH_FREE_CONFIG}",
     # beside both: reads what runs have left behind
     "analysis": "errors record",
