@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
-_DIGEST = re.compile(r"[0-9a-f]{20}\Z")
-BYTECODE = "__pycache__"
+MANIFEST = "files.json"
+"""Beside a snapshot's files: their names. What modules or Python write there later is not among them."""
 
 
 def digest_of(contents: Mapping[str, bytes]) -> str:
@@ -20,12 +20,15 @@ def digest_of(contents: Mapping[str, bytes]) -> str:
 
 
 def contents_of(folder: Path) -> dict[str, bytes]:
-    """Every file below a snapshot's folder by its name there; bytecode, which processes add, is not among them."""
-    files = (path for path in folder.rglob("*") if BYTECODE not in path.parts and path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    """The files of a snapshot by their names, as far as they are in its folder."""
+    try:
+        names = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
 
 
 def running() -> str | None:
     """The digest of the snapshot that this process runs; None where it runs something else, such as a checkout."""
-    folder = Path(__file__).resolve().parent.parent
-    return digest_of(contents_of(folder)) if _DIGEST.match(folder.name) else None
+    contents = contents_of(Path(__file__).resolve().parent.parent)
+    return digest_of(contents) if contents else None

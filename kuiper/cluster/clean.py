@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -102,13 +103,15 @@ def find_rubbish(older_than: float) -> Rubbish:
                 found.leftovers.append(Leftover(job, site.address.host, pids))
         age = time.time() - max([one.ended for one in status.processes if one.ended], default=job.created)
         if age >= older_than and all(_as_laid_out(job, site) for site in job.sites):
-            away = [there[site.address]["runs"].get(site.run_dir, 0) for site in job.sites]
-            found.runs.append(Old(job, status.state.value, age, sum(away) + inventory.size(str(job.run_dir))))
+            away = [there[site.address]["runs"].get(site.run_dir) for site in job.sites]
+            each = {tuple(about["file"]): about["bytes"] for about in away if about}  # hosts may share it
+            bytes_here = inventory.size(str(job.run_dir))
+            found.runs.append(Old(job, status.state.value, age, sum(each.values()) + bytes_here))
             going |= {site.run_dir for site in job.sites}
     seen = set()
     for address, report in there.items():
         for folder, about in report["code"].items():
-            same = folder, *about["file"]  # hosts that share it all list it
+            same = tuple(about["file"])  # hosts that share it all list it
             if same not in seen and about["age"] >= older_than and going.issuperset(about["users"]):
                 seen.add(same)
                 found.code.append(Unused(address, folder, about["bytes"]))
@@ -176,8 +179,11 @@ def _each(work: Callable[[T], None], things: Sequence[T]) -> list[str]:
 
 
 def _still_over(job: Job) -> bool:
+    """Also if another `clean` has removed it meanwhile."""
     now = store.load(job.run_dir)
-    return now is not None and _over(now, store.observe([now], detailed=True)[0])
+    if now is None:
+        return not job.run_dir.exists()
+    return _over(now, store.observe([now], detailed=True)[0])
 
 
 def _end(job: Job) -> None:
@@ -196,10 +202,11 @@ def _remove_run(old: Old) -> None:
                 _run(site.address, "rm", "-rf", "--", site.run_dir)
                 connect(site.address).run(["rmdir", "--", str(PurePosixPath(site.run_dir).parent)], TIMEOUT)
         try:
-            for path in job.run_dir.iterdir():
+            for path in list(job.run_dir.glob("*")):  # none, if another `clean` was faster
                 if path != job.paths.job:  # the ledger goes last: what is interrupted can be done again
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            shutil.rmtree(job.run_dir)
+            if job.run_dir.exists():
+                shutil.rmtree(job.run_dir)
         except OSError as error:
             raise KuiperError(f"cannot remove {job.run_dir}: {error.strerror or error}") from error
         with suppress(OSError):
@@ -215,9 +222,8 @@ def _remove_code(address: Address, code: Sequence[Unused]) -> None:
         still = report["code"].get(one.folder) if one.address == address else None
         if still and not still["users"]:
             place = PurePosixPath(one.folder)
-            aside = str(place.with_name(f".{place.name.lstrip('.')}.gone"))
-            if one.folder != aside:
-                _run(address, "sh", "-c", ASIDE, "sh", one.folder, aside)
+            aside = str(place.with_name(f".{secrets.token_hex(4)}.gone"))
+            _run(address, "sh", "-c", ASIDE, "sh", one.folder, aside)
             _run(address, "rm", "-rf", "--", aside)
 
 

@@ -13,10 +13,13 @@ MARKER = b"KUIPER_RUN="
 
 
 def size(path):
-    """Bytes of a file, or of all files below a folder; links are not followed."""
-    if os.path.islink(path) or not os.path.isdir(path):
-        return os.lstat(path).st_size
-    return sum(size(entry.path) for entry in os.scandir(path))
+    """Bytes of a file, or of all files below a folder; links are not followed, what is removed meanwhile is 0."""
+    try:
+        if os.path.islink(path) or not os.path.isdir(path):
+            return os.lstat(path).st_size
+        return sum(size(entry.path) for entry in os.scandir(path))
+    except OSError:
+        return 0
 
 
 def marked():
@@ -37,7 +40,7 @@ def marked():
 def users(runs):
     """{folder of code: run directories whose processes begin there}."""
     found = {}
-    for order in glob.iglob(os.path.join(glob.escape(runs), "*", "*", "*", "agent.json")):
+    for order in glob.iglob(os.path.join(runs, "*", "*", "*", "agent.json")):
         try:
             with open(order) as file:
                 folder = json.load(file)["cwd"]
@@ -47,38 +50,26 @@ def users(runs):
     return found
 
 
-def code(folder, runs):
-    """{path: about it} of all below a folder of snapshots: archives and half unpacked ones, too.
-
-    `file` is the same only for the same folder, which hosts that share it all have.
-    """
-    found, used = {}, users(runs)
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():
-        path = os.path.join(folder, name)
+def about(paths):
+    """{path: its bytes, age, and `file`, which is the same only for the same file: hosts may share it}."""
+    found = {}
+    for path in paths:
         try:
             status = os.lstat(path)
-            about = {"bytes": size(path), "age": time.time() - status.st_mtime,
-                     "users": sorted(used.get(path, ())), "file": [status.st_ino, status.st_ctime_ns]}
         except OSError:  # removed meanwhile
             continue
-        found[path] = about
-    return found
-
-
-def sizes(runs):
-    """{run directory: bytes}."""
-    found = {}
-    for path in glob.glob(os.path.join(glob.escape(runs), "*", "*")):
-        try:
-            found[path] = size(path)
-        except OSError:  # removed meanwhile
-            continue
+        found[path] = {"bytes": size(path), "age": time.time() - status.st_mtime,
+                       "file": [path, status.st_ino, status.st_ctime_ns]}
     return found
 
 
 def main():
-    folder, runs = sys.argv[1:]
-    print(json.dumps({"code": code(folder, runs), "runs": sizes(runs), "marked": marked()}))
+    folder, runs = (glob.escape(path) for path in sys.argv[1:])
+    code = about(glob.glob(os.path.join(folder, "*")) + glob.glob(os.path.join(folder, ".*")))  # half unpacked ones
+    used = users(runs)
+    for path in code:
+        code[path]["users"] = sorted(used.get(path, ()))
+    print(json.dumps({"code": code, "runs": about(glob.glob(os.path.join(runs, "*", "*"))), "marked": marked()}))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from kuiper.code_digest import BYTECODE
 from kuiper.errors import SpecError
 
 MOST_BYTES = 50 << 20
@@ -91,19 +90,22 @@ def _walked(folder: Path, apart: set[str], above: tuple[str, ...] = ()) -> Itera
 
 def _is_code(folder: Path, apart: set[str]) -> bool:
     """Whether a folder may hold code: no hidden one, log_path, run directory or virtual environment."""
-    if folder.name.startswith(".") or folder.name == BYTECODE or os.path.realpath(folder) in apart:
+    if folder.name.startswith(".") or folder.name == "__pycache__" or os.path.realpath(folder) in apart:
         return False
     return not any((folder / mark).exists() for mark in ("pyvenv.cfg", "job.json"))
 
 
 def _named(module: Path) -> set[str]:
-    """Names of files that a module has in its strings, be they with a folder before them or not."""
+    """Names of files that a module has in its strings, be they with a folder before them or not.
+
+    A full path is of a file that stays where it is.
+    """
     try:
         tree = ast.parse(module.read_bytes())
     except (SyntaxError, ValueError):  # the job will say so
         return set()
     strings = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
-    return {value.rpartition("/")[2] for value in strings}
+    return {value.rpartition("/")[2] for value in strings if not value.startswith(("/", "~"))}
 
 
 def _refuse_large(folder: Path, code: set[Path]) -> None:

@@ -55,8 +55,8 @@ def preview(spec: Spec, simulate: bool = False, ask: bool = False) -> list[dict[
     else:
         grounds = {name: Ground.at(assumed(spec, name), snapshot.digest, spec.log_path) for name in names}
         there = dict.fromkeys(names)
-    there[LOCAL] = True
     here = {LOCAL: Ground.at(Address(LOCAL), snapshot.digest, spec.log_path)}  # it has the submitter's run directory
+    there[LOCAL] = here[LOCAL].code.folder.exists()
     made = []
     for one, config, job in zip(spec.each(), configs, drafted(spec, configs, grounds), strict=True):
         files = staged(one, config, job, grounds, snapshot, values)

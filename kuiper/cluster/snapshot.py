@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import importlib.util
 import io
+import json
 import os
 import secrets
 import shutil
@@ -24,7 +25,7 @@ from kuiper.cluster.checkout import state
 from kuiper.cluster.files import make_folder
 from kuiper.cluster.host import Host
 from kuiper.cluster.own_modules import own_files
-from kuiper.code_digest import BYTECODE, contents_of, digest_of
+from kuiper.code_digest import MANIFEST, contents_of, digest_of
 from kuiper.errors import HostError, KuiperError
 
 ENTRY = PurePosixPath("kuiper", "run.py")
@@ -73,11 +74,16 @@ class Snapshot:
         return digest_of({name: data for name, data in self.contents.items() if name.startswith(below)})
 
     @cached_property
+    def _files(self) -> dict[str, bytes]:
+        """What is in its folder."""
+        return {**self.contents, MANIFEST: json.dumps(list(self.contents)).encode()}
+
+    @cached_property
     def archive(self) -> bytes:
         """A tar.gz, the same bytes for the same contents."""
         packed = io.BytesIO()
         with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
-            for name, data in self.contents.items():
+            for name, data in self._files.items():
                 entry = tarfile.TarInfo(name)
                 entry.size, entry.mode, entry.mtime = len(data), READ_ONLY, WHEN
                 tar.addfile(entry, io.BytesIO(data))
@@ -139,7 +145,7 @@ class Snapshot:
         for parent in {(folder / name).parent for name in self.contents}:
             parent.mkdir(parents=True, exist_ok=True)
         unpack.share_kernels(str(folder), self.kernels)
-        for name, data in self.contents.items():
+        for name, data in self._files.items():
             path = folder / name
             path.write_bytes(data)
             path.chmod(READ_ONLY)  # a mistake: whoever edits it from a traceback
@@ -158,7 +164,7 @@ def _bring_bytecode(source: Path, path: Path, data: bytes) -> None:
     if header != expected or made < status.st_mtime + SETTLED or source.read_bytes() != data:
         return
     place = Path(importlib.util.cache_from_source(str(path)))
-    if BYTECODE in place.parts and not place.exists():  # else Python keeps it elsewhere
+    if place.is_relative_to(path.parent) and not place.exists():  # else Python keeps it elsewhere
         place.parent.mkdir(exist_ok=True)
         temporary = place.with_name(f"{place.name}.{secrets.token_hex(4)}")  # kernels' are shared
         temporary.write_bytes(code[:8] + _four_bytes(WHEN) + code[12:])
@@ -171,7 +177,7 @@ def _four_bytes(number: int) -> bytes:
 
 def is_whole(folder: Path, digest: str) -> bool:
     """Whether a folder of this machine has the snapshot of that digest, and nothing of it was changed."""
-    return folder.name == digest and folder.is_dir() and digest_of(contents_of(folder)) == digest
+    return folder.name == digest and digest_of(contents_of(folder)) == digest
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
