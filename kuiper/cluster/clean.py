@@ -115,7 +115,8 @@ def find_rubbish(older_than: float) -> Rubbish:
             if same not in seen and about["age"] >= older_than and going.issuperset(about["users"]):
                 seen.add(same)
                 found.code.append(Unused(address, folder, about["bytes"]))
-        if strangers := sorted(set(report["marked"]) - known):
+        whole = address.host != LOCAL or not address.base  # not only a log_path
+        if whole and (strangers := sorted(set(report["marked"]) - known)):
             found.strangers[address.host] = strangers
     return found
 

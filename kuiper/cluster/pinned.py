@@ -34,13 +34,11 @@ def code_folders(job: Job, orders: Orders) -> dict[str, Path]:
     digest = record_of(job).get("digest", "")
 
     def check(name: str) -> None:
-        folder = folders[name]
-        where = f"{job.run_id} ran with the code {digest}, which" + (f" {name}" if name != LOCAL else "")
+        folder, where = folders[name], f"{name}: the code that {job.run_id} ran"
         if not connect(addresses[name]).exists(PurePosixPath(folder) / ENTRY):
-            raise SpecError(f"{where} has no more in {folder}" if name != LOCAL else f"{where} is gone from {folder}",
-                            REMEDY)
+            raise SpecError(f"{where} is gone from {folder}", REMEDY)
         if name == LOCAL and not is_whole(folder, digest):
-            raise SpecError(f"{where} is not what is in {folder} now", REMEDY)
+            raise SpecError(f"{where}, {digest}, is not what is in {folder} now", REMEDY)
 
     in_parallel(check, folders)
     return folders

@@ -91,7 +91,7 @@ def test_an_edit_after_the_submit_changes_no_run_of_it(tmp_path: Path) -> None:
     before = sorted((tmp_path / "logs").rglob("*"))
     for verb in ("retry", "resume"):
         refused = manager(verb, "job-seed2" if verb == "retry" else second["run_id"])
-        assert refused.returncode == 3 and f"is not what is in {snapshot} now" in refused.stderr
+        assert refused.returncode == 3 and f"not what is in {snapshot} now" in refused.stderr
         shutil.move(snapshot, tmp_path / "aside")
         refused = manager(verb, "job-seed2" if verb == "retry" else second["run_id"])
         assert refused.returncode == 3 and f"is gone from {snapshot}" in refused.stderr, refused.stderr
