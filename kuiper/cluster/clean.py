@@ -47,11 +47,16 @@ class Old:
 
 @dataclass(frozen=True)
 class Unused:
-    """Code on a host that no run there needs, but perhaps some that are to go."""
+    """Code on a host that no run there needs, but perhaps some that are to go.
+
+    Attributes:
+        age: seconds since it was brought, or since a submit last took it.
+    """
 
     address: Address
     folder: str
     bytes: int
+    age: float
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def find_rubbish(older_than: float) -> Rubbish:
             same = tuple(about["file"])  # hosts that share it all list it
             if same not in seen and about["age"] >= older_than and going.issuperset(about["users"]):
                 seen.add(same)
-                found.code.append(Unused(address, folder, about["bytes"]))
+                found.code.append(Unused(address, folder, about["bytes"], about["age"]))
         whole = address.host != LOCAL or not address.base  # not only a log_path
         if whole and (strangers := sorted(set(report["marked"]) - known)):
             found.strangers[address.host] = strangers
@@ -221,7 +226,7 @@ def _remove_code(address: Address, code: Sequence[Unused]) -> None:
         raise HostError(report)
     for one in code:
         still = report["code"].get(one.folder) if one.address == address else None
-        if still and not still["users"]:
+        if still and not still["users"] and still["age"] >= one.age:  # else a submit has just taken it
             place = PurePosixPath(one.folder)
             aside = str(place.with_name(f".{secrets.token_hex(4)}.gone"))
             _run(address, "sh", "-c", ASIDE, "sh", one.folder, aside)

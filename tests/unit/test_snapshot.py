@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import py_compile
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from kuiper.cluster.host import LocalHost
-from kuiper.cluster.snapshot import ENTRY, Snapshot, is_whole, pack
+from kuiper.cluster.snapshot import ENTRY, WHEN, Snapshot, _bring_bytecode, is_whole, pack
 from kuiper.code_digest import contents_of, digest_of
 from kuiper.errors import HostError, KuiperError
 
@@ -74,3 +78,32 @@ def test_what_is_compiled_is_shared_between_snapshots(tmp_path: Path) -> None:
     said = subprocess.run([sys.executable, "-m", "kuiper.run"], cwd=folders[1], capture_output=True, text=True,
                           env={"PYTHONPATH": str(folders[1]), "PYTHONSAFEPATH": "1"})
     assert said.stdout == "another\n", said.stderr
+
+
+def test_bytecode_comes_along_only_if_it_is_of_these_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    source, copy = tmp_path / "live.py", tmp_path / "snapshot" / "live.py"
+    source.write_bytes(b"value = 1\n")
+    copy.parent.mkdir()
+    copy.write_bytes(b"value = 1\n")
+    os.utime(copy, (WHEN, WHEN))
+
+    def brought() -> bool:
+        place = Path(importlib.util.cache_from_source(str(copy)))
+        place.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            _bring_bytecode(source, copy, copy.read_bytes())
+        return place.exists()
+
+    assert not brought()
+    py_compile.compile(str(source))
+    assert not brought()  # an edit in the same second would not show
+    os.utime(source, (1e9, 1e9))
+    assert not brought()
+    py_compile.compile(str(source))
+    assert brought()
+    said = subprocess.run([sys.executable, "-v", "-c", "import live"], cwd=copy.parent, capture_output=True, text=True)
+    assert f"code object from '{Path(importlib.util.cache_from_source(str(copy)))}'" in said.stderr
+    source.write_bytes(b"value = 2\n")
+    os.utime(source, (1e9, 1e9))
+    assert not brought()
