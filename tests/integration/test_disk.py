@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from kuiper.cluster import agent
+from kuiper.cluster.paths import code_folder
+from kuiper.cluster.snapshot import pack
 from kuiper.record import load_perf
 from kuiper.record.checkpoint import load
 from kuiper.record.metrics import read_metrics
-from kuiper.cluster.paths import code_folder
-from kuiper.cluster.snapshot import pack
 from tests.integration.jobs import manager, write_spec
 from tests.integration.test_faults import wait_for
 
