@@ -15,6 +15,7 @@ import torch
 
 from kuiper.algorithms.base import Algorithm, Job
 from kuiper.attacks.adversary import Adversary
+from kuiper.code_digest import running
 from kuiper.config.build import Builder
 from kuiper.learner.pool import PooledLearner
 from kuiper.link.attendance import Losses
@@ -58,7 +59,8 @@ class Process:
         self.pool = pool
         self.queued = queued
         self.folder = run_dir / self.plan[rank]["name"]
-        write_json((run_dir if rank == 0 else self.folder) / "environment.json", environment(Path(__file__).parent))
+        found = environment(running(), config["job"].get("git"))
+        write_json((run_dir if rank == 0 else self.folder) / "environment.json", found)
         self.unit = "round" if self.conf["rounds"] else "step"
         self.recorder = Recorder(self.folder, self.plan[rank]["name"], self.header() if rank == 0 else None,
                                  self.conf.get("on_divergence", "go_on"), self.unit)  # older runs do not have it

@@ -11,7 +11,7 @@ from kuiper.cluster.snapshot import changes
 from kuiper.cluster.states import JobStatus
 from kuiper.cluster.store import Job
 
-OF_ITS_OWN = ("job.run_id", "job.spec_folder", "hostname", "executable")
+OF_ITS_OWN = ("job.run_id", "job.spec_folder", "job.code", "job.git", "code", "hostname", "executable")
 """What may differ between runs of the same experiment."""
 
 

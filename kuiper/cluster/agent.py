@@ -22,6 +22,9 @@ and for the process's error.json, so that both can be written on a disk that has
 The agent binds the socket that its process listens on, and hands it over: KUIPER_LISTENER is its number. So
 the port is kept, and its address known, from endpoint.json, while the process still waits for its turn.
 
+Machines may share the folders. A process of another one cannot be seen from here: it is taken to be alive until
+its exit.json is there, and the file `stop` reaches its agent (see `elsewhere`).
+
 A process is identified by (boot id, pid, start time), which survives the reuse of a pid, and what it leaves
 behind is found by the marker KUIPER_RUN in its environment, which survives a change of session.
 KUIPER_ATTEMPT there says how often the agent has started it again, KUIPER_QUEUED that the run was queued.
@@ -46,6 +49,7 @@ STATE_FILES = "exit.json", "stop", "error.json", "proc.json", "heartbeat", "endp
 PRIVATE = "secrets.json", "agent.lock", "agent.json", "stop"
 TICK, QUEUE_TICK, HEARTBEAT, RETRY_PAUSE = 0.25, 0.5, 2.0, 1.0
 LEFTOVER_GRACE = 2.0
+FORGOTTEN = 86400.0  # seconds without a heartbeat of a process on another machine
 RESERVED, RESERVED_BYTES = "%s.reserved", 4096
 PR_SET_CHILD_SUBREAPER = 36
 CANNOT_START = 127
@@ -98,6 +102,35 @@ def identity(pid):
 def alive(who):
     """Whether exactly that process lives: same boot, same pid, same start time, not a zombie."""
     return bool(who) and identity(who["pid"]) == {key: who[key] for key in ("boot_id", "pid", "start_time")}
+
+
+def machine():
+    """{node, machine_id} of this machine, which outlast its boots; machine_id is "" where there is none."""
+    try:
+        with open("/etc/machine-id") as file:
+            number = file.read().strip()
+    except OSError:
+        number = ""
+    return {"node": os.uname().nodename, "machine_id": number}
+
+
+def elsewhere(who):
+    """The name of the other machine that a recorded process belongs to; None if it is this one's, or nobody knows."""
+    here = machine()
+    if not who or "node" not in who or who["boot_id"] == boot_id() or who["node"] == here["node"]:
+        return None
+    renamed = here["machine_id"] and who.get("machine_id") == here["machine_id"]
+    return None if renamed else who["node"]
+
+
+def away(folder):
+    """The name of the other machine that a process's agent is at work on, None if it has ended or is this one's."""
+    if os.path.exists(os.path.join(folder, "exit.json")):
+        return None
+    beat = (read(os.path.join(folder, "heartbeat")) or {}).get("time")
+    if beat is not None and time.time() - beat > FORGOTTEN:
+        return None
+    return elsewhere(read(os.path.join(folder, "agent.lock")))
 
 
 def send(who, number):
@@ -236,7 +269,7 @@ def say(text):
 
 def write(path, value):
     """Atomically write `value` as JSON."""
-    temporary = "%s.%d.tmp" % (path, os.getpid())
+    temporary = "%s.%s-%d.tmp" % (path, os.uname().nodename, os.getpid())  # machines may share the folder
     try:
         with open(temporary, "w") as file:
             json.dump(value, file)
@@ -429,7 +462,7 @@ class Supervisor:
             return CANNOT_START, "cannot start %s: %s" % (self.plan["argv"][0], error)
         proc = identity(self.child.pid) or {"boot_id": boot_id(), "pid": self.child.pid, "start_time": -1}
         try:
-            write(self.path("proc.json"), dict(proc, attempt=self.attempts, started=time.time()))
+            write(self.path("proc.json"), dict(proc, attempt=self.attempts, started=time.time(), **machine()))
         except OSError as error:  # nobody could find it again
             os.killpg(self.child.pid, signal.SIGKILL)
             self.reap()
@@ -537,7 +570,12 @@ def supervise(folder):
     lock = open(os.path.join(folder, "agent.lock"), "a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        held = False
+    except BlockingIOError:
+        held = True
+    except OSError:  # a file system without locks
+        held = alive(read(lock.name))
+    if held:
         print("already supervised", flush=True)
         return
     if os.path.exists(os.path.join(folder, "exit.json")):
@@ -546,7 +584,7 @@ def supervise(folder):
     supervisor = Supervisor(folder)
     try:
         lock.truncate(0)
-        lock.write(json.dumps(identity(os.getpid())))
+        lock.write(json.dumps(dict(identity(os.getpid()), **machine())))
         lock.flush()
         supervisor.reserve()
     except OSError as error:  # to who starts it: a full disk has no room in the log either
@@ -634,11 +672,13 @@ def look(folders):
     """What is known of each process, with whether it and its agent live."""
     report = {"boot_id": boot_id(), "time": time.time(), "folders": {}}
     for folder in folders:
+        other = away(folder)  # first: what ends after this has left an exit.json below
         facts = {name: read(os.path.join(folder, name)) for name in ("proc.json", "exit.json", "heartbeat")}
         facts["agent"] = read(os.path.join(folder, "agent.lock"))
         facts["alive"], facts["agent_alive"] = alive(facts["proc.json"]), alive(facts["agent"])
         if not facts["alive"] and not facts["agent_alive"]:  # it may have ended since exit.json was read
             facts["exit.json"] = read(os.path.join(folder, "exit.json"))
+        facts["elsewhere"] = None if facts["exit.json"] else other
         facts["staged"] = os.path.exists(os.path.join(folder, "agent.json"))
         waits = facts["agent_alive"] and facts["proc.json"] is None
         plan = read(os.path.join(folder, "agent.json")) if waits else None
@@ -661,12 +701,13 @@ def stop(run_id, grace, folders):
             except OSError as error:  # it is asked by signal all the same, with the grace of its plan
                 say("cannot write %s/stop: %s" % (folder, error))
             before[folder] = read(os.path.join(folder, "proc.json"))
-    alive_before = {folder for folder, proc in before.items() if proc is None or alive(proc)}
+    others = {folder: node for folder, node in ((folder, away(folder)) for folder in before) if node}
+    alive_before = {folder for folder, proc in before.items() if folder not in others and (proc is None or alive(proc))}
     agents = [read(os.path.join(folder, "agent.lock")) for folder in before]
     for who in filter(None, agents):
         send(who, signal.SIGTERM)
     deadline = time.monotonic() + grace + LEFTOVER_GRACE + 8  # an agent KILLs after `grace` and then sweeps
-    while time.monotonic() < deadline and any(alive(who) for who in agents):
+    while time.monotonic() < deadline and (any(alive(who) for who in agents) or any(away(one) for one in others)):
         time.sleep(0.02)
     names = [os.path.basename(folder) for folder in folders]  # two of a job's hosts may be one machine
     left = sweep(lambda: marked(names, **{RUN_MARKER: run_id}), min(grace, LEFTOVER_GRACE))
@@ -678,13 +719,19 @@ def stop(run_id, grace, folders):
                 "attempts": (before[folder] or {}).get("attempt", 0),
                 "started": (before[folder] or {}).get("started"), "ended": time.time(), "boot_id": boot_id(),
             }, tries=1)  # fmt: skip
+    left += _others(others)
     print(json.dumps({"left": left}))
     return 1 if left else 0
 
 
+def _others(folders):
+    """Identities of the agents of these folders that are at work on other machines."""
+    return [read(os.path.join(folder, "agent.lock")) for folder in folders if away(folder)]
+
+
 def renew(run_id, folders):
     """Remove what says that these processes have ended; exit code 1 when something of the run is alive."""
-    left = marked(**{RUN_MARKER: run_id})
+    left = marked(**{RUN_MARKER: run_id}) + _others(folders)
     for folder in folders if not left else ():
         for name in STATE_FILES:
             if os.path.exists(os.path.join(folder, name)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from kuiper.cluster import inventory, store
 from kuiper.cluster.files import locked
 from kuiper.cluster.host import AT_ONCE, LOCAL, Address, connect
 from kuiper.cluster.identity import is_alive
-from kuiper.cluster.paths import state_folder
+from kuiper.cluster.paths import code_folder, state_folder
 from kuiper.cluster.states import JobStatus
 from kuiper.cluster.stop import stop
 from kuiper.cluster.store import Job
@@ -24,6 +25,8 @@ from kuiper.errors import ConflictError, HostError, KuiperError
 
 TIMEOUT = 120.0
 GRACE = 2.0
+ASIDE = 'mv -T -- "$1" "$2" || test ! -e "$1"'
+"""That a folder is gone already is as good: another host may share it, another `clean` be at work."""
 T = TypeVar("T")
 
 
@@ -44,11 +47,16 @@ class Old:
 
 @dataclass(frozen=True)
 class Unused:
-    """Code on a host that no run there needs, but perhaps some that are to go."""
+    """Code on a host that no run there needs, but perhaps some that are to go.
+
+    Attributes:
+        age: seconds since it was brought, or since a submit last took it.
+    """
 
     address: Address
     folder: str
     bytes: int
+    age: float
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,8 @@ def find_rubbish(older_than: float) -> Rubbish:
     """
     jobs, found = store.jobs(), Rubbish()
     statuses = store.observe(jobs, detailed=True)
-    addresses = list(dict.fromkeys(site.address for job in jobs for site in job.sites))
+    here = [_of_log_path(path) for path in {*store.log_paths(), *(job.run_dir.parent.parent for job in jobs)}]
+    addresses = list(dict.fromkeys([*(site.address for job in jobs for site in job.sites), *here]))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         reports = dict(zip(addresses, pool.map(_inventory, addresses), strict=True))
     found.failures = [report for report in reports.values() if isinstance(report, str)]
@@ -99,23 +108,37 @@ def find_rubbish(older_than: float) -> Rubbish:
                 found.leftovers.append(Leftover(job, site.address.host, pids))
         age = time.time() - max([one.ended for one in status.processes if one.ended], default=job.created)
         if age >= older_than and all(_as_laid_out(job, site) for site in job.sites):
-            away = [there[site.address]["runs"].get(site.run_dir, 0) for site in job.sites]
-            found.runs.append(Old(job, status.state.value, age, sum(away) + inventory.size(str(job.run_dir))))
+            away = [there[site.address]["runs"].get(site.run_dir) for site in job.sites]
+            each = {tuple(about["file"]): about["bytes"] for about in away if about}  # hosts may share it
+            bytes_here = inventory.size(str(job.run_dir))
+            found.runs.append(Old(job, status.state.value, age, sum(each.values()) + bytes_here))
             going |= {site.run_dir for site in job.sites}
+    seen = set()
     for address, report in there.items():
-        found.code += [Unused(address, folder, about["bytes"]) for folder, about in report["code"].items()
-                       if about["age"] >= older_than and going.issuperset(about["users"])]
-        if strangers := sorted(set(report["marked"]) - known):
+        for folder, about in report["code"].items():
+            same = tuple(about["file"])  # hosts that share it all list it
+            if same not in seen and about["age"] >= older_than and going.issuperset(about["users"]):
+                seen.add(same)
+                found.code.append(Unused(address, folder, about["bytes"], about["age"]))
+        whole = address.host != LOCAL or not address.base  # not only a log_path
+        if whole and (strangers := sorted(set(report["marked"]) - known)):
             found.strangers[address.host] = strangers
     return found
 
 
+def _of_log_path(log_path: Path) -> Address:
+    """This machine, with a log_path as kuiper's folder."""
+    return Address(LOCAL, base=str(log_path))
+
+
 def _inventory(address: Address) -> dict[str, Any] | str:
     """What inventory.py reports of a host, or why it cannot be asked."""
+    base = PurePosixPath(address.base or "/nonexistent")
+    folders = (code_folder(Path(base)), base) if address.host == LOCAL else (base / "code", base / "runs")
     try:
         host = connect(address)
         source = Path(inventory.__file__).read_text()
-        words = [host.python, "-I", "-c", source, address.base or "/nonexistent"]
+        words = [host.python, "-I", "-c", source, *map(str, folders)]
         done = host.run(words, TIMEOUT)
     except HostError as error:
         return error.message
@@ -162,8 +185,11 @@ def _each(work: Callable[[T], None], things: Sequence[T]) -> list[str]:
 
 
 def _still_over(job: Job) -> bool:
+    """Also if another `clean` has removed it meanwhile."""
     now = store.load(job.run_dir)
-    return now is not None and _over(now, store.observe([now], detailed=True)[0])
+    if now is None:
+        return not job.run_dir.exists()
+    return _over(now, store.observe([now], detailed=True)[0])
 
 
 def _end(job: Job) -> None:
@@ -182,10 +208,11 @@ def _remove_run(old: Old) -> None:
                 _run(site.address, "rm", "-rf", "--", site.run_dir)
                 connect(site.address).run(["rmdir", "--", str(PurePosixPath(site.run_dir).parent)], TIMEOUT)
         try:
-            for path in job.run_dir.iterdir():
+            for path in list(job.run_dir.glob("*")):  # none, if another `clean` was faster
                 if path != job.paths.job:  # the ledger goes last: what is interrupted can be done again
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            shutil.rmtree(job.run_dir)
+            if job.run_dir.exists():
+                shutil.rmtree(job.run_dir)
         except OSError as error:
             raise KuiperError(f"cannot remove {job.run_dir}: {error.strerror or error}") from error
         with suppress(OSError):
@@ -199,11 +226,10 @@ def _remove_code(address: Address, code: Sequence[Unused]) -> None:
         raise HostError(report)
     for one in code:
         still = report["code"].get(one.folder) if one.address == address else None
-        if still and not still["users"]:
+        if still and not still["users"] and still["age"] >= one.age:  # else a submit has just taken it
             place = PurePosixPath(one.folder)
-            aside = str(place.with_name(f".{place.name.lstrip('.')}.gone"))
-            if one.folder != aside:
-                _run(address, "mv", "-T", "--", one.folder, aside)
+            aside = str(place.with_name(f".{secrets.token_hex(4)}.gone"))
+            _run(address, "sh", "-c", ASIDE, "sh", one.folder, aside)
             _run(address, "rm", "-rf", "--", aside)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,7 +18,7 @@ from kuiper.cluster.launch import REMOVE, secret_values
 from kuiper.cluster.paths import absolute
 from kuiper.cluster.preflight import REMEDY, unusable
 from kuiper.cluster.site import code_of
-from kuiper.cluster.snapshot import Snapshot, local_code
+from kuiper.cluster.snapshot import Snapshot
 from kuiper.cluster.survey import TIMEOUT, Facts, survey
 from kuiper.errors import HostError, SpecError
 
@@ -76,7 +77,7 @@ def examine(spec: Spec) -> list[Finding]:
 
     conf = compose(spec.each()[0])["conf"]
     hosts = list(dict.fromkeys(entry.host for entry in (*spec.ps_ip, *spec.worker_ips)))
-    snapshot = code_of(spec, hosts)
+    snapshot = code_of(spec)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         looked = dict(zip(hosts, pool.map(lambda name: _look(spec, snapshot, name), hosts), strict=True))
     facts = {name: seen for name, (seen, _) in looked.items() if seen is not None}
@@ -90,14 +91,14 @@ def examine(spec: Spec) -> list[Finding]:
 
 def _look(spec: Spec, snapshot: Snapshot, name: str) -> tuple[Facts | None, list[Finding]]:
     """What a host has, and what of it can be said now: what `submit` does to a host first is done and undone."""
-    host, code, trial = connect(spec.address(name)), local_code().python_path, None
-    folder, found = spec.exp_path if name != LOCAL else str(Path(spec.log_path).absolute()), []
+    host, code, trial, found = connect(spec.address(name)), None, None, []
+    folder = spec.exp_path if name != LOCAL else str(Path(spec.log_path).absolute())
     try:
-        if name != LOCAL:
-            facts = survey(spec, host, folder)
-            if not facts["place"]:
-                trial = PurePosixPath(facts["base"], f".doctor-{secrets.token_hex(4)}")
-                found, code = _installed(spec, snapshot, facts, name, trial)
+        facts = survey(spec, host, folder)
+        if not facts["place"]:
+            base = facts["base"] if name != LOCAL else tempfile.gettempdir()  # log_path need not be there yet
+            trial = PurePosixPath(base, f".doctor-{secrets.token_hex(4)}")
+            found, code = _installed(spec, snapshot, facts, name, trial)
         facts = survey(spec, host, folder, thorough=True, code=str(code or ""))
         if not code:
             facts.pop("kuiper", None)

@@ -90,5 +90,9 @@ def locked(path: Path) -> Iterator[None]:
     except OSError as error:
         raise KuiperError(f"cannot lock {path}: {error.strerror or error}", _REMEDY) from error
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise KuiperError(f"cannot lock {path}: {error.strerror or error}",
+                              "its file system has no locks: let XDG_STATE_HOME be a folder of this machine") from error
         yield

@@ -1,4 +1,7 @@
-"""What kuiper keeps on a host, as JSON: one file, standard library only; python -I -c SOURCE BASE."""
+"""What kuiper keeps on a host, as JSON: one file, standard library only; python -I -c SOURCE CODE RUNS.
+
+CODE is the folder of snapshots, RUNS that of run directories, <job name>/<run id> below it.
+"""
 
 import glob
 import json
@@ -10,10 +13,13 @@ MARKER = b"KUIPER_RUN="
 
 
 def size(path):
-    """Bytes of a file, or of all files below a folder; links are not followed."""
-    if os.path.islink(path) or not os.path.isdir(path):
-        return os.lstat(path).st_size
-    return sum(size(entry.path) for entry in os.scandir(path))
+    """Bytes of a file, or of all files below a folder; links are not followed, what is removed meanwhile is 0."""
+    try:
+        if os.path.islink(path) or not os.path.isdir(path):
+            return os.lstat(path).st_size
+        return sum(size(entry.path) for entry in os.scandir(path))
+    except OSError:
+        return 0
 
 
 def marked():
@@ -31,10 +37,10 @@ def marked():
     return found
 
 
-def users(base):
+def users(runs):
     """{folder of code: run directories whose processes begin there}."""
     found = {}
-    for order in glob.iglob(os.path.join(glob.escape(base), "runs", "*", "*", "*", "agent.json")):
+    for order in glob.iglob(os.path.join(runs, "*", "*", "*", "agent.json")):
         try:
             with open(order) as file:
                 folder = json.load(file)["cwd"]
@@ -44,19 +50,26 @@ def users(base):
     return found
 
 
+def about(paths):
+    """{path: its bytes, age, and `file`, which is the same only for the same file: hosts may share it}."""
+    found = {}
+    for path in paths:
+        try:
+            status = os.lstat(path)
+        except OSError:  # removed meanwhile
+            continue
+        found[path] = {"bytes": size(path), "age": time.time() - status.st_mtime,
+                       "file": [path, status.st_ino, status.st_ctime_ns]}
+    return found
+
+
 def main():
-    base = sys.argv[1]
-    used = users(base)
-    code = {path: {"bytes": size(path), "age": time.time() - os.lstat(path).st_mtime,
-                   "users": sorted(used.get(path, ()))}
-            for path in (os.path.join(base, "code", name) for name in listed(os.path.join(base, "code")))}
-    runs = {path: size(path) for path in glob.glob(os.path.join(glob.escape(base), "runs", "*", "*"))}
-    print(json.dumps({"code": code, "runs": runs, "marked": marked()}))
-
-
-def listed(folder):
-    """Names in a folder, archives and half unpacked ones among them."""
-    return os.listdir(folder) if os.path.isdir(folder) else []
+    folder, runs = (glob.escape(path) for path in sys.argv[1:])
+    code = about(glob.glob(os.path.join(folder, "*")) + glob.glob(os.path.join(folder, ".*")))  # half unpacked ones
+    used = users(runs)
+    for path in code:
+        code[path]["users"] = sorted(used.get(path, ()))
+    print(json.dumps({"code": code, "runs": about(glob.glob(os.path.join(runs, "*", "*"))), "marked": marked()}))
 
 
 if __name__ == "__main__":

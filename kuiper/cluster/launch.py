@@ -97,7 +97,7 @@ def launch(
     for name in names:
         refuse_second(name)  # before hosts are bothered; again below, where nobody can come between
     hosts = [process.host for process in plan(specs[0], configs[0])]
-    snapshot = code_of(spec, hosts)
+    snapshot = code_of(spec)
     grounds = prepare(spec, hosts, snapshot, say)
     jobs = drafted(spec, configs, grounds)
 

@@ -50,4 +50,4 @@ def differences(spec: Spec, job: Job) -> int:
     old = read_json(job.paths.code)
     if not old:
         return 0
-    return len(changes(old, code_of(spec, [process.host for process in job.processes]).record))
+    return len(changes(old, code_of(spec).record))

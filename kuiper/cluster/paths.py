@@ -102,6 +102,11 @@ class RunPaths:
         return ProcessPaths(self.folder / name)
 
 
+def code_folder(log_path: Path) -> Path:
+    """Where the runs of a log_path have the code that they run on this machine, a folder for each digest."""
+    return log_path / ".code"
+
+
 def absolute(path: str | Path) -> Path:
     """`path` with ~ expanded, seen from the current folder."""
     return Path(os.path.abspath(os.path.expanduser(path)))

@@ -47,18 +47,17 @@ def preview(spec: Spec, simulate: bool = False, ask: bool = False) -> list[dict[
     check_ports(configs[0], len(configs))
     for name in names_of(spec) if ask else ():
         refuse_second(name)
-    hosts = [process.host for process in plan(spec, configs[0])]
-    snapshot = code_of(spec, hosts)
-    names = list(dict.fromkeys(hosts))
+    snapshot = code_of(spec)
+    names = list(dict.fromkeys(process.host for process in plan(spec, configs[0])))
     if ask:
         looks = dict(zip(names, in_parallel(lambda name: look_at(spec, name, snapshot), names), strict=True))
         grounds = {name: ground for name, (_, ground) in looks.items()}
         there: dict[str, bool | None] = {name: bool(facts["there"]) for name, (facts, _) in looks.items()}
     else:
-        grounds = {name: Ground.at(assumed(spec, name), snapshot.digest) for name in names}
+        grounds = {name: Ground.at(assumed(spec, name), snapshot.digest, spec.log_path) for name in names}
         there = dict.fromkeys(names)
-    there[LOCAL] = True
-    here = {LOCAL: Ground.at(Address(LOCAL), snapshot.digest)}  # it has the submitter's run directory
+    here = {LOCAL: Ground.at(Address(LOCAL), snapshot.digest, spec.log_path)}  # it has the submitter's run directory
+    there[LOCAL] = here[LOCAL].code.folder.exists()
     made = []
     for one, config, job in zip(spec.each(), configs, drafted(spec, configs, grounds), strict=True):
         files = staged(one, config, job, grounds, snapshot, values)

@@ -127,7 +127,7 @@ def room(folder):
     if not os.path.isdir(folder):
         return 0, "%s is not a folder" % folder
     free = shutil.disk_usage(folder).free
-    trial = os.path.join(folder, ".kuiper-%d.tmp" % os.getpid())
+    trial = os.path.join(folder, ".kuiper-%s.tmp" % os.urandom(8).hex())  # hosts may share it
     try:
         try:
             with open(trial, "xb", buffering=0) as file:

@@ -14,6 +14,7 @@ from kuiper.cluster.host import connect
 from kuiper.cluster.identity import myself
 from kuiper.cluster.launch import refuse_second, secret_values
 from kuiper.cluster.parallel import in_parallel
+from kuiper.cluster.pinned import code_folders, say_changes
 from kuiper.cluster.preflight import REMEDY, check_ports, unusable
 from kuiper.cluster.progress import Say, silent
 from kuiper.cluster.staging import process_files, put_all
@@ -29,14 +30,15 @@ RESUME = "resume"
 def resume(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
     """Start again what has not succeeded of a job, or of the jobs of one submit, one after the other.
 
-    Their processes go on from the newest checkpoint that all processes of a job have.
+    Their processes go on from the newest checkpoint that all processes of a job have, with the code of the submit.
 
     Returns:
         The jobs that were started.
 
     Raises:
         UsageError: all have succeeded.
-        SpecError: one keeps no checkpoints, its configuration is gone, or a secret is not in the environment.
+        SpecError: one keeps no checkpoints, its configuration or its code is gone, or a secret is not in the
+            environment.
         ConflictError: one runs, or another of its name does, something of it is left, or the ports are taken.
         HostError, JobFailed: one could not be started, or its disk is full or read-only; what had been
             started is stopped again.
@@ -56,6 +58,9 @@ def resume(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
                 done = ", ".join(f"{job.job_name} {job.run_id}" for job in jobs)
                 raise UsageError(f"there is nothing to resume: {done} has succeeded",
                                  "submit it again for another run")
+            for job in unfinished:
+                code_folders(job, orders[job.run_id])
+            say_changes(unfinished[0], configs[unfinished[0].run_id]["job"]["allow"], say)
             check_ports(configs[unfinished[0].run_id], len(unfinished))
             for job in unfinished:
                 if wrong := unusable(job.run_dir, len(job.processes)):

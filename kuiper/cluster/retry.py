@@ -3,43 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kuiper.cluster.files import read_json
-from kuiper.cluster.host import LOCAL, connect
+from kuiper.cluster.host import LOCAL
 from kuiper.cluster.identity import myself
 from kuiper.cluster.launch import bring_up, new_run_ids, secret_values
-from kuiper.cluster.parallel import in_parallel
+from kuiper.cluster.pinned import Orders, code_folders, record_of, say_changes
 from kuiper.cluster.progress import Say, silent
 from kuiper.cluster.resume import RESUME, config_of, kept, orders_of
 from kuiper.cluster.site import Ground, Site
-from kuiper.cluster.snapshot import ENTRY, Code, changes, pack
+from kuiper.cluster.snapshot import Code
 from kuiper.cluster.staging import File, process_files, run_files
 from kuiper.cluster.store import Job
-from kuiper.errors import SpecError
 
 HOST_FILES = "servers", "workers"
-Orders = Mapping[str, Mapping[str, Any]]
 
 
 def retry(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
     """Start a job again, or the jobs of one submit, one after the other; their earlier runs stay as they are.
 
-    Configuration, commands and hosts are those of the earlier run. On other hosts the code is the snapshot
-    that it ran, which must still be there; on this machine it is the code in place.
+    Configuration, commands, hosts and code are those of the earlier run.
 
     Raises:
-        SpecError: files of the earlier run or its snapshot are gone, or a secret is not in the environment.
+        SpecError: files of the earlier run or its code are gone, or a secret is not in the environment.
         ConflictError: the job is running, or the ports are taken.
         HostError, JobFailed: one could not be started; what had been started is stopped again.
     """
     configs = [config_of(job) for job in jobs]
     orders = [orders_of(job) for job in jobs]
     secrets = secret_values(orders[0][jobs[0].processes[0].name]["secrets"])
-    grounds = _grounds(jobs[0], orders[0])
-    record = _code(jobs[0], configs[0], say)
+    folders = [code_folders(job, order) for job, order in zip(jobs, orders, strict=True)][0]
+    grounds = {site.address.host: _ground(site, folders[site.address.host]) for site in jobs[0].sites}
+    say_changes(jobs[0], configs[0]["job"]["allow"], say)
     new: list[Job] = []
     for job, config, run_id in zip(jobs, configs, new_run_ids(len(jobs)), strict=True):
         config["job"]["run_id"] = run_id
@@ -48,7 +45,7 @@ def retry(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
     def files() -> list[File]:
         made = []
         for job, again, config, order in zip(jobs, new, configs, orders, strict=True):
-            made += run_files(again, _written(job, again), config, record, grounds)
+            made += run_files(again, _written(job, again), config, record_of(job), grounds)
             made += process_files(again, config, _renamed(job, again, order, new), secrets)
         return made
 
@@ -64,40 +61,10 @@ def _written(job: Job, again: Job) -> dict[Path, bytes]:
     return {again.run_dir / path.name: kept(path) for path in names}
 
 
-def _grounds(job: Job, orders: Orders) -> dict[str, Ground]:
-    """Where the job's hosts have the code that it ran."""
-    sites = {site.address.host: site for site in job.sites}
-    folders = {process.host: Path(orders[process.name]["cwd"]) for process in job.processes}
-
-    def find(name: str) -> Ground:
-        site, folder = sites[name], folders[name]
-        if name == LOCAL:
-            return Ground(site.address, Code(folder, None))
-        if not connect(site.address).exists(folder / ENTRY):
-            raise SpecError(f"{name}: the code that {job.run_id} ran is gone from {folder}",
-                            "submit the job again: that sends the code as it is now")
-        return Ground(site.address, Code(folder, folder), PurePosixPath(site.run_dir).parent.parent)
-
-    return dict(zip(sites, in_parallel(find, sites), strict=True))
-
-
-def _code(job: Job, config: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
-    """The record of the code that the new run begins with; says when it is not that of the earlier one.
-
-    Raises:
-        SpecError: this machine's code has changed, and that of other hosts has not.
-    """
-    old = read_json(job.paths.code)
-    if all(site.address.host != LOCAL for site in job.sites):
-        return old or {}
-    about = config["job"]
-    now = pack(Path(about["spec_folder"]) if about["allow"] else None, to_send=False).record
-    if old and old["digest"] != now["digest"]:
-        if len(job.sites) > 1:
-            raise SpecError(f"the code on this machine has changed since {job.run_id}, "
-                            "and what other hosts have of it has not", "submit the job again")
-        say(f"the code here has changed since {job.run_id}, in {len(changes(old, now))} files")
-    return now
+def _ground(site: Site, folder: Path) -> Ground:
+    """A host of the earlier run, with the code that it ran."""
+    runs = None if site.address.host == LOCAL else PurePosixPath(site.run_dir).parent.parent
+    return Ground(site.address, Code(folder), runs)
 
 
 def _again(job: Job, run_id: str, grounds: Mapping[str, Ground], before: Sequence[Job]) -> Job:

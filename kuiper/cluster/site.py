@@ -11,7 +11,8 @@ from kuiper.cluster.fitness import Finding, of_all, of_one
 from kuiper.cluster.host import LOCAL, Address, connect
 from kuiper.cluster.parallel import in_parallel, together
 from kuiper.cluster.progress import Say, silent
-from kuiper.cluster.snapshot import Code, Snapshot, local_code, pack
+from kuiper.cluster.paths import absolute, code_folder
+from kuiper.cluster.snapshot import Code, Snapshot, pack
 from kuiper.cluster.survey import Facts, survey
 from kuiper.errors import HostError
 
@@ -36,7 +37,7 @@ class Ground:
     """A host that is ready for jobs.
 
     Attributes:
-        code: what their processes run.
+        code: where what their processes run is.
         runs: the folder of run directories; None on the submitter's own machine, which has log_path.
     """
 
@@ -45,22 +46,25 @@ class Ground:
     runs: PurePosixPath | None = None
 
     @classmethod
-    def at(cls, address: Address, digest: str) -> Ground:
+    def at(cls, address: Address, digest: str, log_path: str) -> Ground:
         """Where everything is on a host, for code of that digest."""
         if address.host == LOCAL:
-            return cls(Address(LOCAL), local_code())
+            return cls(Address(LOCAL), Code(code_folder(absolute(log_path)) / digest))
         base = PurePosixPath(address.base)
-        code = base / "code" / digest
-        return cls(address, Code(code, code), base / "runs")
+        return cls(address, Code(Path(base / "code" / digest)), base / "runs")
 
     def run_dir(self, run_dir: Path) -> str:
         """Where this host has the job whose run directory on the submitter is `run_dir`."""
         return str(self.runs / run_dir.parent.name / run_dir.name if self.runs else run_dir)
 
 
-def code_of(spec: Spec, hosts: Iterable[str]) -> Snapshot:
-    """What jobs of a spec run on these hosts."""
-    return pack(spec.path.parent if spec.allow else None, to_send=any(name != LOCAL for name in hosts))
+def code_of(spec: Spec) -> Snapshot:
+    """What jobs of a spec run.
+
+    Raises:
+        SpecError: modules of the user's own come with too much data.
+    """
+    return pack(spec.path.absolute().parent if spec.allow else None, spec.allow, [absolute(spec.log_path)])
 
 
 def prepare(spec: Spec, hosts: Iterable[str], snapshot: Snapshot, say: Say) -> dict[str, Ground]:
@@ -68,17 +72,22 @@ def prepare(spec: Spec, hosts: Iterable[str], snapshot: Snapshot, say: Say) -> d
 
     Raises:
         HostError: some cannot be reached, or are not fit for the spec; names each of them.
+        KuiperError: there is no room for the code here.
     """
     names = list(dict.fromkeys(hosts))
     on_gpus = spec.mode == "cluster" and any(entry.gpus for entry in spec.worker_ips)
     if names == [LOCAL] and not on_gpus:  # it is this interpreter that will run it
-        return {LOCAL: Ground.at(Address(LOCAL), snapshot.digest)}
+        here = Ground.at(Address(LOCAL), snapshot.digest, spec.log_path)
+        snapshot.install_here(here.code.folder)
+        return {LOCAL: here}
 
     def ready(name: str) -> tuple[Facts, Ground]:
         facts, ground = look_at(spec, name, snapshot, say)
-        if name != LOCAL:
+        if name == LOCAL:
+            snapshot.install_here(ground.code.folder)
+        else:
             if not facts["there"]:
-                snapshot.install(connect(ground.address), ground.code.folder)
+                snapshot.install(connect(ground.address), PurePosixPath(ground.code.folder))
             say("code is there" if facts["there"] else f"code sent, {len(snapshot.archive) >> 10} kB", name)
         return facts, ground
 
@@ -109,7 +118,8 @@ def look_at(spec: Spec, name: str, snapshot: Snapshot, say: Say = silent) -> tup
     say(f"python {facts['python']}, torch {facts['torch']}", name)
     refuse_wrong(of_one(spec, name, facts))
     found = {"python": facts["path"], "base": facts["base"]}
-    return facts, Ground.at(Address(LOCAL) if name == LOCAL else spec.address(name, **found), snapshot.digest)
+    address = Address(LOCAL) if name == LOCAL else spec.address(name, **found)
+    return facts, Ground.at(address, snapshot.digest, spec.log_path)
 
 
 def refuse_wrong(findings: Iterable[Finding]) -> None:

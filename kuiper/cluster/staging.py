@@ -17,6 +17,7 @@ from kuiper.cluster.paths import RunPaths
 from kuiper.cluster.plan import Process
 from kuiper.cluster.progress import Say
 from kuiper.cluster.site import Ground
+from kuiper.cluster.snapshot import SPEC
 from kuiper.cluster.start import START_TIMEOUT
 from kuiper.cluster.store import Job
 from kuiper.errors import ConflictError, JobFailed, SpecError
@@ -67,19 +68,20 @@ def run_files(job: Job, written: Mapping[Path, bytes], config: Mapping[str, Any]
 
     Args:
         written: what the user wrote, by its path in the run directory: conf.yml, files of hosts.
-        code: the record of the snapshot that the run begins with.
+        code: the record of the snapshot that it runs.
     """
     from kuiper.config.compose import dump
 
     here, paths = Address(LOCAL), job.paths
     made = [*(File(here, path, data) for path, data in written.items()),
-            File(here, paths.config, dump(dict(config)).encode()),
             File(here, paths.code, json.dumps(code).encode())]
-    for site in job.sites:
-        if site.address.host != LOCAL:
-            folder = str(grounds[site.address.host].code.folder / "spec")
-            there = {**config, "job": {**config["job"], "spec_folder": folder}}
-            made.append(File(site.address, RunPaths(Path(site.run_dir)).config, dump(there).encode()))
+    about = {**config["job"], "code": code.get("digest"), "git": code.get("git")}
+    places = {site.address.host: (site.address, RunPaths(Path(site.run_dir)).config) for site in job.sites}
+    places.setdefault(LOCAL, (here, paths.config))  # no process is here: it is the same as on the first host
+    for host, (address, path) in places.items():
+        code_folder = grounds[host if host in grounds else job.sites[0].address.host].code.folder
+        resolved = {**config, "job": {**about, "spec_folder": str(code_folder / SPEC)}}
+        made.append(File(address, path, dump(resolved).encode()))
     return made
 
 
@@ -122,7 +124,7 @@ def agent_order(
     spec: Spec, job: Job, config: Mapping[str, Any], process: Process, ground: Ground, argv: list[str]
 ) -> dict[str, Any]:
     """What agent.json says (see agent.py)."""
-    code, duration = ground.code, spec.limits.duration
+    duration = spec.limits.duration
     if duration is not None and process.rank:  # its turn may come long before the server's
         duration += len(job.after) * (duration + spec.limits.grace)
     threads = str(config["conf"]["threads"])
@@ -137,16 +139,14 @@ def agent_order(
     }  # fmt: skip
     if platform.machine() in ("x86_64", "AMD64"):  # the same bits whatever the processor of the day
         env["ATEN_CPU_CAPABILITY"] = os.environ.get("ATEN_CPU_CAPABILITY", "avx2")
-    if code.python_path is not None:
-        env["PYTHONPATH"] = str(code.python_path)
-        env["PYTHONSAFEPATH"] = "1"
+    env |= {"PYTHONPATH": str(ground.code.folder), "PYTHONSAFEPATH": "1"}
     on_own_machine = config["job"]["mode"] == "simulate" and process.host == LOCAL
     setup = guarded(spec.setup_commands, env) if on_own_machine else spec.setup_commands
     return {
         "run_id": job.run_id, "process": process.name,
         "after": [ground.run_dir(Path(run_dir)) for run_dir in job.after],
         "listen": _listen(job, config, process), "server": _server(job, process),
-        "argv": argv, "env": env, "cwd": str(code.folder),
+        "argv": argv, "env": env, "cwd": str(ground.code.folder),
         "setup_commands": setup, "choose_python": not spec.python_of(process.host),
         "duration": duration, "grace": spec.limits.grace,
         "retry": spec.on_failure["retry"] if process.rank else 0,

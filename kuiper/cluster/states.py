@@ -109,8 +109,11 @@ def process_status(name: str, host: str, facts: Mapping[str, Any], boot_id: str,
         now: unix seconds on the host's clock.
     """
     proc, ended = facts["proc.json"], facts["exit.json"]
-    alive = facts["alive"] or facts["agent_alive"]
+    elsewhere = facts.get("elsewhere")
+    alive = facts["alive"] or facts["agent_alive"] or bool(elsewhere)
     state, reason = _state(facts, alive, boot_id)
+    if elsewhere:
+        reason = f"as its files say: it was started on {elsewhere}, and only there can it be asked"
     beat = (facts["heartbeat"] or {}).get("time")
     return ProcessStatus(
         name=name,
@@ -123,6 +126,7 @@ def process_status(name: str, host: str, facts: Mapping[str, Any], boot_id: str,
         started=ended["started"] if ended else None,
         ended=ended["ended"] if ended else None,
         ended_ago=now - ended["ended"] if ended else None,
+        reached=not elsewhere,
         **_progress(facts["metrics"]),
     )
 

@@ -55,7 +55,9 @@ def _stop_on(job: Job, grace: float | None, site: Site) -> str:
     if result.code == 0:
         return ""
     try:
-        left = [str(who["pid"]) for who in result.answer()["left"]]
+        left = result.answer()["left"]
     except ValueError:
         return f"{host.name}: {result.err.strip()}"
-    return f"{host.name}: pid {', '.join(left)} survived KILL"
+    if others := {who["node"] for who in left if "node" in who}:
+        return f"{host.name}: it was started on {', '.join(sorted(others))}, and has not stopped there yet"
+    return f"{host.name}: pid {', '.join(str(who['pid']) for who in left)} survived KILL"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ VARIABLES = (
 )  # fmt: skip
 
 
-def environment(folder: Path | None = None) -> dict[str, Any]:
-    """Interpreter, machine, package versions (None: not installed), git commit, thread settings.
+def environment(code: str | None = None, git: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Interpreter, machine, package versions (None: not installed), code, thread settings.
 
     Nothing that is described is imported, so this costs milliseconds.
 
     Args:
-        folder: whose git commit to report; the current folder by default.
+        code: the digest of the code that runs.
+        git: the checkout that it was taken from.
     """
     return {
         "python": platform.python_version(),
@@ -38,7 +39,8 @@ def environment(folder: Path | None = None) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "git": _git(Path(folder or ".")),
+        "code": code,
+        "git": git,
         "variables": {name: os.environ.get(name) for name in VARIABLES},
     }
 
@@ -57,21 +59,3 @@ def _cpu_model() -> str:
         lines = []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, platform.processor() or platform.machine())
-
-
-def _git(folder: Path) -> dict[str, Any] | None:
-    """The commit that `folder` has checked out and whether tracked files differ from it, or None."""
-    commit = _ask_git(folder, "rev-parse", "HEAD")
-    if commit is None:
-        return None
-    changes = _ask_git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "modified": bool(changes)}
-
-
-def _ask_git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None

@@ -2,6 +2,7 @@
 
     python -m tests.cluster.lab up 8 [FOLDER]                on 127.0.0.2, .3, ...; no root is needed
     python -m tests.cluster.lab up 8 --namespaces [FOLDER]   as root: with networks and processes of their own
+    python -m tests.cluster.lab up 8 --one-home [FOLDER]     with one home folder, as on a shared file system
     python -m tests.cluster.lab down FOLDER                  end it
 
 With namespaces also, HOST as in the inventory:
@@ -49,8 +50,11 @@ class Lab:
         self.user = getpass.getuser()
 
     @classmethod
-    def up(cls, folder: Path, count: int, namespaces: bool = False) -> Lab:
+    def up(cls, folder: Path, count: int, namespaces: bool = False, one_home: bool = False) -> Lab:
         """Make and start one.
+
+        Args:
+            one_home: its hosts share a home folder; without namespaces.
 
         Raises:
             RuntimeError: there is no sshd, or one does not start; or hosts cannot have namespaces here.
@@ -63,12 +67,13 @@ class Lab:
         folder.mkdir(parents=True, exist_ok=True)
         keygen(folder / "id_ed25519")
         key, numbers = folder / "id_ed25519.pub", range(2, 2 + count)
+        home = folder / "home" if one_home else None
         switch = Switch.make() if namespaces else None
         lab = cls(folder, [], switch)
         try:
             for number in numbers:
                 lab.hosts.append(NamespaceHost.plugged(folder, number, key, switch) if switch else
-                                 LabHost.make(folder, f"127.0.0.{number}", key))
+                                 LabHost.make(folder, f"127.0.0.{number}", key, home))
                 lab.hosts[-1].on()
                 lab.hosts[-1].start()
             hosts = [asdict(host) for host in lab.hosts]
@@ -123,9 +128,9 @@ def listed(hosts: Sequence[LabHost]) -> str:
     return "".join(f"{host.known_as}\n" for host in hosts)
 
 
-def start(count: int, folder: Path, namespaces: bool) -> None:
+def start(count: int, folder: Path, namespaces: bool, one_home: bool) -> None:
     """Make one for a person: with an inventory and a conf.yml, and a word on how to go on."""
-    lab = Lab.up(folder, count, namespaces)
+    lab = Lab.up(folder, count, namespaces, one_home)
     conf = lab.spec("lab", job_conf={**SPEC, "num_workers": 2 * (count - 1)})
     (folder / "conf.yml").write_text(yaml.safe_dump(conf, sort_keys=False))
     for name, hosts in (("inventory", lab.hosts), ("servers", lab.hosts[:1]), ("workers", lab.hosts[1:])):
@@ -139,12 +144,13 @@ def start(count: int, folder: Path, namespaces: bool) -> None:
 
 
 def main() -> int:
-    arguments = [word for word in sys.argv[1:] if word != "--namespaces"]
+    options = "--namespaces" in sys.argv, "--one-home" in sys.argv
+    arguments = [word for word in sys.argv[1:] if word not in ("--namespaces", "--one-home")]
     try:
         match arguments:
             case ["up", count, *rest]:
                 folder = Path(rest[0] if rest else tempfile.mkdtemp(prefix="kuiper-lab-")).absolute()
-                start(int(count), folder, "--namespaces" in sys.argv)
+                start(int(count), folder, *options)
             case ["down", folder]:
                 Lab.at(Path(folder).absolute()).down()
             case ["cut" | "mend" | "reboot" | "limit" as verb, folder, address, *rate]:

@@ -47,17 +47,19 @@ class LabHost:
     home: str
 
     @classmethod
-    def make(cls, folder: Path, address: str, authorized_key: Path) -> LabHost:
-        """Write its keys and its configuration below `folder`, with a port that is free."""
+    def make(cls, folder: Path, address: str, authorized_key: Path, home: Path | None = None) -> LabHost:
+        """Write its keys and its configuration below `folder`, with a port that is free, and a home of its own
+        unless one is given."""
         with socket.socket() as probe:
             probe.bind((address, 0))
             port = probe.getsockname()[1]
-        return cls._made(folder / address, address, port, authorized_key)
+        return cls._made(folder / address, address, port, authorized_key, home)
 
     @classmethod
-    def _made(cls, own: Path, address: str, port: int, authorized_key: Path) -> LabHost:
-        home = own / "home"
-        home.mkdir(parents=True)
+    def _made(cls, own: Path, address: str, port: int, authorized_key: Path, home: Path | None = None) -> LabHost:
+        own.mkdir(parents=True)
+        home = home or own / "home"
+        home.mkdir(exist_ok=True)
         keygen(own / "host_key")
         shutil.copyfile(authorized_key, own / "authorized_keys")
         (own / "sshd_config").write_text(CONFIG.format(address=address, port=port, folder=own, home=home))

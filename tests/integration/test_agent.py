@@ -191,7 +191,7 @@ def test_what_is_reserved_is_written_in_place(case: Case) -> None:
     path = case.folder / "exit.json"
     agent.reserve(str(path))
     place = os.stat(agent.RESERVED % path).st_ino
-    (case.folder / f"exit.json.{os.getpid()}.tmp").mkdir()  # where a new file would begin
+    (case.folder / f"exit.json.{os.uname().nodename}-{os.getpid()}.tmp").mkdir()  # where a new file would begin
     agent.persist(str(path), {"code": 1}, tries=1)
     assert case.json("exit.json") == {"code": 1} and os.stat(path).st_ino == place
 

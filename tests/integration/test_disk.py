@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from kuiper.cluster import agent
+from kuiper.cluster.paths import code_folder
+from kuiper.cluster.snapshot import pack
 from kuiper.record import load_perf
 from kuiper.record.checkpoint import load
 from kuiper.record.metrics import read_metrics
@@ -48,7 +50,7 @@ class Disk:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
     disk = Disk(tmp_path / "disk")
-    mounted = disk.mount("size=4m")
+    mounted = disk.mount("size=8m")
     if mounted.returncode:
         pytest.skip(f"needs root, who may mount a tmpfs: {mounted.stderr.strip()}")
     yield disk
@@ -78,6 +80,8 @@ def test_nothing_is_begun_where_it_cannot_be_kept(
 @pytest.mark.parametrize("processes", [0, 2], ids=["simulated", "deployed"])
 def test_a_disk_that_fills_up_fails_the_run_and_resume_goes_on(
         processes: int, disk: Disk, tmp_path: Path) -> None:
+    snapshot = pack()
+    snapshot.install_here(code_folder(disk.folder / "logs") / snapshot.digest)  # as an earlier run has
     disk.fill(leaving=1 << 20 | 1 << 18)
     how = [] if processes else ["--simulate"]
     submitted = manager("submit", str(spec_on(disk, tmp_path, processes)), *how, "--json")

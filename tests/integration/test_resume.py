@@ -28,7 +28,7 @@ from pathlib import Path
 from kuiper.cluster import agent
 
 def dying(step, steps):
-    when = Path(__file__).with_name("die_at")
+    when = Path("{folder}/die_at")
     try:
         if step + 1 != int(when.read_text()):
             return 1.0
@@ -111,7 +111,7 @@ def test_damaged_checkpoints_are_passed_over(tmp_path: Path, capsys: pytest.Capt
 
 def dying_spec(folder: Path, conf: dict[str, Any], processes: int, step: int) -> Path:
     """A spec whose job is killed whole at a step, the first time that it gets there."""
-    (folder / "dying.py").write_text(DYING)
+    (folder / "dying.py").write_text(DYING.replace("{folder}", str(folder)))
     (folder / "die_at").write_text(str(step))
     group = folder / "groups" / "schedule" / "dying.yaml"
     group.parent.mkdir(parents=True, exist_ok=True)

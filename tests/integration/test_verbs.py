@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kuiper.cluster import agent, logs
+from kuiper.cluster.clean import find_rubbish, remove
 from kuiper.cluster.store import find
 from tests.integration.jobs import ROOT, events, follow, manager, trajectory, write_spec
 
@@ -100,7 +102,14 @@ def test_clean_removes_what_is_old(tmp_path: Path) -> None:
     run = follow(write_spec(tmp_path, "job", CONF, 0), "--simulate")
     assert says("clean", "--dry-run")["runs"] == []
     assert says("clean", "--older-than", "0s", code=2)["removed"] is False
+    found = find_rubbish(0.0)
+    [code] = found.code
+    assert remove(replace(found, code=[])) == [] and Path(code.folder).exists()
+    os.utime(code.folder)  # as a submit does that is about to run it
+    assert remove(found) == [] and Path(code.folder).exists()
+    run = follow(write_spec(tmp_path, "job", CONF, 0), "--simulate")
     assert says("clean", "--older-than", "0s", "--yes")["runs"][0]["run_id"] == run["run_id"]
+    assert not Path(code.folder).exists()
     assert not Path(run["run_dir"]).parent.exists() and says("list") == []
     assert manager("clean", "--older-than", "a while").returncode == 2
 

@@ -26,6 +26,7 @@ LAYERS: dict[str, str] = {
     "random": "",
     "registry": "errors",
     "arguments": "errors",
+    "code_digest": "",
     "places": "errors",
     # pure packages: maths on tensors, no I/O but the files of a dataset
     "aggregation": _MATHS + " registry arguments",
@@ -44,13 +45,13 @@ LAYERS: dict[str, str] = {
     "config.instantiate": "errors registry config.targets",  # both sides hold to one allow-list
     "config.build": f"{_MATHS} registry {_PURE} algorithms link learner record config.instantiate",
     "run_data": "errors places link.holding record.data",
-    "process": f"{_MATHS} {_PURE} algorithms link learner record config.build pool run_data",
+    "process": f"{_MATHS} {_PURE} algorithms link learner record config.build pool run_data code_digest",
     "pool": "config.build learner",
     "trial": "errors data learner record config.build config.bounds",
     "run": "errors record.atomic process pool",
     # the control plane
     "config": f"errors registry {_TORCH_FREE_CONFIG}",
-    "cluster": f"errors places registry {_TORCH_FREE_CONFIG}",
+    "cluster": f"errors places code_digest registry {_TORCH_FREE_CONFIG}",
     "cli": f"errors cluster registry {_TORCH_FREE_CONFIG}",
     # beside both: reads what runs have left behind
     "analysis": "errors record",

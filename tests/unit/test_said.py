@@ -143,7 +143,7 @@ def test_it_is_so_in_a_simulation_and_only_there(tmp_path: Path, monkeypatch: py
     for simulate in (True, False):
         one = load(tmp_path / "conf.yml", (), simulate)
         config = launch.composed(one, simulate, "run")
-        snapshot = launch.code_of(one, ["localhost"])
+        snapshot = launch.code_of(one)
         grounds = launch.prepare(one, ["localhost"], snapshot, lambda *_: None)
         [job] = launch.drafted(one, [config], grounds)
         files = launch.staged(one, config, job, grounds, snapshot, {})
