@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import yaml
 from kuiper.errors import KuiperError, RecordError
 from kuiper.pool import Pool
 from kuiper.record.atomic import write_json, write_reserved_json
+from kuiper.record.log import bunyan_logger
 
 LOCAL = "127.0.0.1"
 
@@ -37,10 +37,8 @@ def explain(error: BaseException, folder: Path, name: str) -> int:
     known = error if isinstance(error, KuiperError) else None
     said = {"type": type(error).__name__, "message": known.message if known else str(error),
             "remedy": known.remedy if known else "see the traceback in the log", "node": name}
-    with suppress(OSError):  # the log's disk may be full
-        if known is None:
-            traceback.print_exception(error)
-        print(f"{said['type']}: {said['message']}\n  -> {said['remedy']}", file=sys.stderr, flush=True)
+    words = f"{said['type']}: {said['message']}\n  -> {said['remedy']}"
+    bunyan_logger(name, sys.stderr).critical("%s", words, exc_info=None if known else error)
     try:
         write_json(folder / "error.json", said)
     except RecordError:

@@ -280,16 +280,17 @@ def first_error(folder):
     for line in lines[starts[-1] + 1 :] if starts else []:
         if not line[0].isspace():
             return line.strip()
-    spoken = [line for line in lines if not uneventful(line)]
+    spoken = [text for text in map(eventful, lines) if text]
     return spoken[-1].strip()[-500:] if spoken else None
 
 
-def uneventful(line):
-    """Whether a log line is a Bunyan record below error."""
+def eventful(line):
+    """What a log line says: the message of a Bunyan record of an error, '' for one below, the line elsewhere."""
     try:
-        return json.loads(line)["level"] < 50
+        record = json.loads(line)
+        return str(record["msg"]).partition("\n")[0] if record["level"] >= 50 else ""
     except (ValueError, TypeError, KeyError):
-        return False
+        return line
 
 
 def rotate(log, limit, keep):

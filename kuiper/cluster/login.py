@@ -181,13 +181,13 @@ class Login:
         if isinstance(error, paramiko.BadHostKeyException):
             return HostError(f"{where}its host key has changed: {fingerprint(error.key)} instead of "
                              f"{fingerprint(error.expected_key)}",
-                             "find out why; if it is right, remove the old key from known_hosts and use `trust`"), True
+                             "find out why; if it is right, remove the old key from known_hosts and use `kuiper trust conf.yml`"), True
         if isinstance(error, paramiko.AuthenticationException):
             who = self._user or "this user"
             return HostError(f"{where}it does not let {who} in: {error}",
                              "check auth.ssh_user and auth.ssh_private_key, or load the key into ssh-agent"), True
         if isinstance(error, paramiko.SSHException) and "not found in known_hosts" in str(error):
-            return HostError(f"{where}its host key is not known", "compare and accept it: `trust conf.yml`"), True
+            return HostError(f"{where}its host key is not known", "compare and accept it: `kuiper trust conf.yml`"), True
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         down = Unreachable(f"{where}it cannot be reached: {said}", "is it up, and does its sshd listen there?")
         return down, isinstance(error, TimeoutError)  # TCP has tried again all the time

@@ -187,7 +187,7 @@ FOLDERS = (*GROUPS, "pre_aggregator")  # of choices; several pre-aggregators can
 REQUIRED_GROUPS = ("algorithm", "model", "dataset")
 
 _NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "text": "text",
-          "list": "a list", "mapping": "a mapping", "seconds": "a time such as 30s or 2h, below 30 years",
+          "list": "a list", "mapping": "a mapping", "seconds": "a time such as 30s, 5m, 2h or 1d (a number alone: seconds), below 30 years",
           "any": "a number, a text, or true or false", "choice": "a name or {name: {parameter: value}}"}
 _MOST_SECONDS = 30 * 365 * 86400.0  # what clocks and certificates can be asked to add
 _UNITS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

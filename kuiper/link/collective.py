@@ -210,12 +210,12 @@ class CollectiveLink(RemoteLink):
         self.traffic.add(bytes_in=moved, bytes_out=moved, rows=total)
         return share.to(self._device, torch.float32)
 
-    async def close(self) -> None:
+    async def close(self, failed: bool = False) -> None:
         if dist.is_initialized():
             with suppress(KuiperError):  # who failed has said so
                 await self._collect(dist.destroy_process_group)
         self._calls.end()
-        await super().close()
+        await super().close(failed)
 
     def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
         """Where the backend takes it from."""

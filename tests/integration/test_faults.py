@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kuiper.cluster import agent
-from tests.integration.jobs import ROOT, events, manager, write_spec
+from tests.integration.jobs import ROOT, events, manager, only, write_spec
 
 LONG = {"dataset": "digits", "model": "softmax", "algorithm": "parameter_server", "aggregator": "median",
         "num_workers": 4, "f": 1, "steps": 100_000, "eval_interval": 1000, "batch_size": 8}
@@ -25,7 +25,7 @@ def start(spec: Path) -> dict[str, Any]:
     """Submit detached, and wait until it trains."""
     submitted = manager("submit", str(spec), "--json")
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-    job = json.loads(submitted.stdout)
+    job = only(submitted)
     wait_for(lambda: at_step(job) > 20)
     return job
 
@@ -48,7 +48,7 @@ def kill(job: dict[str, Any], process: str, number: int = signal.SIGKILL) -> Non
 
 
 def status(job: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(manager("status", job["run_id"], "--json").stdout)
+    return only(manager("status", job["run_id"], "--json"))
 
 
 def test_up_to_f_are_survived_and_more_is_a_failure(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_worker_killed_while_it_starts_is_survived(tmp_path: Path) -> None:
     kill({"run_dir": next(folder.iterdir())}, "worker_3")
     said, complaint = submit.communicate(timeout=90)
     assert submit.returncode == 0, complaint
-    job = json.loads(said)
+    [job] = json.loads(said)
     assert job["state"] == "SUCCEEDED" and events(job["run_dir"], "gone")[0]["rank"] == 3
     assert {step["rows"] for step in events(job["run_dir"], "step")} == {3}
 
@@ -155,7 +155,7 @@ def test_stop_leaves_nothing(algorithm: str, tmp_path: Path) -> None:
     assert agent.marked(KUIPER_RUN=job["run_id"])
     stopped = manager("stop", "stopped", "--json")
     assert stopped.returncode == 0, stopped.stderr
-    assert json.loads(stopped.stdout)["state"] == "STOPPED"
+    assert only(stopped)["state"] == "STOPPED"
     assert not agent.marked(KUIPER_RUN=job["run_id"])
     assert manager("stop", "stopped").returncode == 0
     assert manager("wait", job["run_id"]).returncode == 103
