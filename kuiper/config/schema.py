@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from kuiper.config import slips
 from kuiper.errors import SpecError
 
 
@@ -229,12 +230,19 @@ def expects(key: Key) -> str:
 
 def check(key: Key, value: Any) -> tuple[Any, str]:
     """The value in its own type, and "" or what is wrong with it ("is -1, and must be ...")."""
+    checked, wrong = _check(key, value)
+    if wrong:
+        wrong += slips.meant(key.kind, value, lambda other: not _check(key, other)[1])
+    return checked, wrong
+
+
+def _check(key: Key, value: Any) -> tuple[Any, str]:
     if value is None and key.null or isinstance(value, str) and value in key.words:
         return value, ""
     wrong = f"is {shown(value)}, and must be {expects(key)}"
     if key.kind == "list" and key.items and isinstance(value, list):
         item = Key(key.items, low=key.low, high=key.high, pattern=key.pattern, shape=key.shape)
-        checked = [check(item, one) for one in value]
+        checked = [_check(item, one) for one in value]
         bad = next((index for index, one in enumerate(checked) if one[1]), None)
         if bad is not None:
             return value, f"has an item that {checked[bad][1]} (item {bad}, counted from 0)"

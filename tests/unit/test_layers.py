@@ -20,7 +20,7 @@ _MATHS = "errors random"
 _PURE = "aggregation attacks topology selection optim data models"
 _TORCH_FREE_CONFIG = ("config.compose config.schema config.source config.choices config.metadata "
                       "config.bounds config.tree config.targets config.nested config.kuiper_keys "
-                      "config.kuiper_conf")
+                      "config.kuiper_conf config.slips")
 LAYERS: dict[str, str] = {
     "errors": "",
     "random": "",
@@ -44,7 +44,7 @@ LAYERS: dict[str, str] = {
     "config.build": f"{_MATHS} registry {_PURE} algorithms link learner record config.instantiate",
     "process": f"{_MATHS} {_PURE} algorithms link learner record config.build pool",
     "pool": "config.build learner",
-    "run": "errors record.atomic process pool",
+    "run": "errors record.atomic record.log process pool",
     # the control plane
     "config": f"errors registry {_TORCH_FREE_CONFIG}",
     "cluster": f"errors places registry {_TORCH_FREE_CONFIG}",
