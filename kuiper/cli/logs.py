@@ -36,7 +36,7 @@ def logs(
     matches.
     With -f a host that cannot be reached is said; its lines come when it is back, none lost or doubled.
     """
-    from kuiper.cli.show import fail
+    from kuiper.cli.show import fail, note
     from kuiper.cli.troubles import Troubles
     from kuiper.cluster.logs import merged, readers, told
     from kuiper.cluster.excerpts import Errors, merged_errors
@@ -80,6 +80,11 @@ def logs(
             time.sleep(REFRESH)
     except KeyboardInterrupt:
         return
+    for source in sources:
+        if not source.tail and not source.trouble:
+            note(f"{source.job.job_name} {source.process} has said nothing: its log is empty or not there")
+    if errors and not any(excerpt.found for excerpt in excerpts):
+        note("no errors in the logs")
     if now:
         remedy = "ask again when that is mended: its lines are missing"
         fail(PartlyDone("; ".join(now.values()), remedy), as_json)

@@ -19,9 +19,13 @@ class Errors:
 
     A traceback goes on to the first line that is neither indented nor empty, the error itself, and over the
     exceptions that it is chained to.
+
+    Attributes:
+        found: how many excerpts there were so far.
     """
 
     def __init__(self) -> None:
+        self.found = 0
         self._before: deque[Line] = deque(maxlen=AROUND)
         self._inside = False
         """A traceback has begun, and its error has not come yet."""
@@ -43,6 +47,7 @@ class Errors:
                 continue
             if not shown:
                 found.append([*self._before])
+                self.found += 1
                 self._before.clear()
             found[-1].append(line)
             shown = True

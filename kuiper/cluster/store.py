@@ -110,10 +110,12 @@ def load(run_dir: Path) -> Job | None:
         return None
     try:
         processes = [Process(**process) for process in value.pop("processes")]
-        sites = [Site(Address(**site["address"]), site["run_dir"]) for site in value.pop("sites")]
-        return Job(**{**value, "run_dir": run_dir, "processes": processes, "sites": sites})
+        sites = [Site(Address(**site["address"]), str(site["run_dir"])) for site in value.pop("sites")]
+        job = Job(**{**value, "run_dir": run_dir, "processes": processes, "sites": sites})
     except (KeyError, TypeError, AttributeError):
         return None
+    whole = isinstance(job.created, int | float) and isinstance(job.run_id, str) and processes
+    return job if whole and isinstance(job.final, dict | None) else None
 
 
 def register(log_path: Path) -> None:
