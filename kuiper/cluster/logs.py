@@ -15,7 +15,7 @@ from kuiper.cluster.store import Job, Process
 from kuiper.errors import HostError, Unreachable
 
 TRACEBACK = r"Traceback \(most recent call last\)"
-_FAILURE = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt|Lost|Failed)\b|[ |+]*(Exception Group )?" + TRACEBACK
+_FAILURE = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt|Lost|Failed)(:|\s*$)|[ |+]*(Exception Group )?" + TRACEBACK
                       + r"|Fatal Python error|setup command failed|agent: cannot|terminate called|(ba)?sh: ")
 BUNYAN_ERROR = 50
 TAIL = 256
