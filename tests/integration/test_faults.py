@@ -71,6 +71,10 @@ def test_up_to_f_are_survived_and_more_is_a_failure(tmp_path: Path) -> None:
     assert "2 of 4 senders are alive, 3 are needed" in seen["reason"] and seen["exit_code"] == 100
     wait_for(lambda: not agent.marked(KUIPER_RUN=job["run_id"]), 20)
     assert (Path(job["run_dir"]) / "ps" / "training_perf").exists()
+    seen = status(job)  # those that end because the server failed have not succeeded, nor were they the first to fail
+    assert {process["state"] for process in seen["processes"]} == {"FAILED"}
+    assert "the server is gone: it ended with an error" in seen["processes"][1]["reason"]
+    assert "; first, worker_2: signal 9" in seen["reason"]
 
 
 def test_the_trusted_worker_is_not_replaced_by_another(tmp_path: Path) -> None:
@@ -114,7 +118,8 @@ def test_a_worker_that_stops_reading_and_writing_costs_only_its_rows(tmp_path: P
 
 
 def test_a_worker_killed_while_it_starts_is_survived(tmp_path: Path) -> None:
-    conf = {**LONG, "steps": 20, "join_timeout": 15}
+    """It is not waited for until join_timeout is over: its agent has said how it ended."""
+    conf = {**LONG, "steps": 20, "join_timeout": "1h"}
     path = write_spec(tmp_path, "startup", conf, 4)
     submit = subprocess.Popen([sys.executable, str(ROOT / "manager.py"), "submit", str(path), "--follow", "--json"],
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -124,7 +129,8 @@ def test_a_worker_killed_while_it_starts_is_survived(tmp_path: Path) -> None:
     said, complaint = submit.communicate(timeout=90)
     assert submit.returncode == 0, complaint
     [job] = json.loads(said)
-    assert job["state"] == "SUCCEEDED" and events(job["run_dir"], "gone")[0]["rank"] == 3
+    [gone] = events(job["run_dir"], "gone")
+    assert job["state"] == "SUCCEEDED" and (gone["rank"], gone["reason"]) == (3, "ended by signal 9")
     assert {step["rows"] for step in events(job["run_dir"], "step")} == {3}
 
 
