@@ -29,6 +29,39 @@ from kuiper.record.atomic import write_json
 from kuiper.record.keeper import KEPT, Keeper
 
 
+LEAVE_SECONDS = 60.0
+
+
+def take_leave(config: Mapping[str, Any], run_dir: Path, rank: int, attempt: int) -> None:
+    """Join the mesh in the place of a process that has failed for good, only to say so.
+
+    Raises:
+        HostError: rank 0 does not let it in: it has seen that process, and its end.
+    """
+    about, names = config["job"], [process["name"] for process in config["processes"]]
+    tls = run_dir / names[rank] / "tls" if config["conf"]["security"] == "tls" else None
+    endpoint = json.loads((run_dir / "ps" / "endpoint.json").read_text())
+    mesh = Mesh(rank, names, (), [()] * len(names), Nobody(), about["run_id"], tls, attempt, about["retry"])
+    mesh.join(endpoint["host"], endpoint["port"], LEAVE_SECONDS)
+    mesh.close(failed=True)
+
+
+class Nobody:
+    """The inbox of who takes leave: it wants no frame."""
+
+    def place(self, sender: int, header: Any, nodes: np.ndarray, columns: np.ndarray | None) -> None:
+        return None
+
+    def arrived(self, *frame: Any) -> None:
+        pass
+
+    def joined(self, rank: int, attempt: int) -> None:
+        pass
+
+    def gone(self, rank: int, reason: str) -> None:
+        pass
+
+
 class Process:
     """Rank `rank` of a job.
 

@@ -240,3 +240,22 @@ def test_secrets_stay_secret(lab: Lab, tmp_path: Path, monkeypatch: pytest.Monke
     assert expected.split()[0] in (there(lab.hosts[1], job, "worker_1") / "log").read_text()
     homes = [path for host in lab.hosts for path in Path(host.home).rglob("*") if path.is_file()]
     assert not any(b"$(secret)" in path.read_bytes() for path in [*homes, *Path(job["run_dir"]).rglob("*.json")])
+
+
+def test_a_worker_killed_before_it_joins_is_not_waited_for(lab: Lab, tmp_path: Path) -> None:
+    """Its agent, on another host than the server, has that told."""
+    gate = tmp_path / "gate"
+    hold = f"test $KUIPER_PROCESS != worker_2 || until test -e {gate}; do sleep 0.1; done"
+    conf = {**LONG, "aggregator": "average", "f": 0, "steps": 20, "join_timeout": "1h"}
+    path = spec(lab, tmp_path, "killed", conf, setup_commands=[hold])
+    job = submit(path)
+    folder = there(lab.hosts[2], job, "worker_2")
+    os.kill(json.loads((folder / "proc.json").read_text())["pid"], signal.SIGKILL)
+    wait_for(lambda: (folder / "exit.json").exists())
+    gate.touch()  # for the one that tells it
+    assert manager("wait", "killed", timeout=200).returncode == 0
+    seen = status("killed")
+    assert [process["state"] for process in seen["processes"]] == ["SUCCEEDED", "SUCCEEDED", "FAILED", "SUCCEEDED"]
+    [gone] = events(there(lab.hosts[0], job, ""), "gone")
+    assert gone["reason"] == "ended with an error" and gone["rank"] == 2
+    wait_for(lambda: not agent.marked(KUIPER_RUN=job["run_id"]))
