@@ -246,7 +246,7 @@ def test_a_worker_killed_before_it_joins_is_not_waited_for(lab: Lab, tmp_path: P
     """Its agent, on another host than the server, has that told."""
     gate = tmp_path / "gate"
     hold = f"test $KUIPER_PROCESS != worker_2 || until test -e {gate}; do sleep 0.1; done"
-    conf = {**LONG, "aggregator": "average", "f": 0, "steps": 20, "join_timeout": "1h"}
+    conf = {**LONG, "num_workers": 7, "steps": 20, "join_timeout": "1h"}
     path = spec(lab, tmp_path, "killed", conf, setup_commands=[hold])
     job = submit(path)
     folder = there(lab.hosts[2], job, "worker_2")
@@ -257,5 +257,5 @@ def test_a_worker_killed_before_it_joins_is_not_waited_for(lab: Lab, tmp_path: P
     seen = status("killed")
     assert [process["state"] for process in seen["processes"]] == ["SUCCEEDED", "SUCCEEDED", "FAILED", "SUCCEEDED"]
     [gone] = events(there(lab.hosts[0], job, ""), "gone")
-    assert gone["reason"] == "ended with an error" and gone["rank"] == 2
+    assert gone["rank"] == 2 and "did not join" not in gone["reason"]
     wait_for(lambda: not agent.marked(KUIPER_RUN=job["run_id"]))
