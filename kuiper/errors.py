@@ -49,7 +49,7 @@ class Unreachable(HostError):
 
 
 class ConflictError(KuiperError):
-    """The job, its run directory or its port is taken."""
+    """Something is in the way: a job that runs or has succeeded, a run directory, a port, a file."""
 
     exit_code = 5
 

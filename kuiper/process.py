@@ -31,6 +31,42 @@ from kuiper.record.keeper import KEPT, Keeper
 from kuiper.run_data import RunData
 
 
+LEAVE_SECONDS = 60.0
+
+
+def take_leave(config: Mapping[str, Any], run_dir: Path, rank: int, attempt: int) -> None:
+    """Join the mesh in the place of a process that has failed for good, only to say so.
+
+    Raises:
+        HostError: rank 0 does not let it in: it has seen that process, and its end.
+    """
+    about, names = config["job"], [process["name"] for process in config["processes"]]
+    tls = run_dir / names[rank] / "tls" if config["conf"]["security"] == "tls" else None
+    endpoint = json.loads((run_dir / "ps" / "endpoint.json").read_text())
+    mesh = Mesh(rank, names, (), [()] * len(names), Nobody(), about["run_id"], tls, attempt, about["retry"])
+    mesh.join(endpoint["host"], endpoint["port"], LEAVE_SECONDS)
+    mesh.close(failed=True)
+
+
+class Nobody:
+    """The inbox of who takes leave: it wants no frame."""
+
+    def place(self, sender: int, header: Any, nodes: np.ndarray, columns: np.ndarray | None) -> None:
+        return None
+
+    def arrived(self, *frame: Any) -> None:
+        pass
+
+    def joined(self, rank: int, attempt: int) -> None:
+        pass
+
+    def gone(self, rank: int, reason: str) -> None:
+        pass
+
+    def barred(self, rank: int, reason: str) -> None:
+        pass
+
+
 class Process:
     """Rank `rank` of a job.
 
@@ -144,15 +180,17 @@ class Process:
             if self.resume:
                 self.go_on(job, await self.agree(link, job, algorithm.stateful))
             await (algorithm.serve(link) if self.rank == 0 else algorithm.work(link))
-        finally:
-            await link.close()
+        except BaseException:
+            await link.close(failed=True)
+            raise
+        await link.close()
 
     def link(self, builder: Builder, job: Job, algorithm: Algorithm, adversary: Adversary) -> RemoteLink:
         """What this process is linked to the others by; it has met nobody yet."""
         conf, about = self.conf, self.config["job"]
         channels = (*algorithm.channels, *CONSULT)
         common = (adversary, self.notify, job.theta.device)
-        losses = Losses(about["tolerate"], about["retry"], float(conf["join_timeout"]))
+        losses = Losses(about["tolerate"], about["retry"], float(conf["join_timeout"]), self.ended)
         if conf["transport"] == "collective":
             channels = announcements(channels)
             link = CollectiveLink(self.rank, self.blocks, channels, *common,
@@ -223,17 +261,25 @@ class Process:
         if self.listener is not None:
             mesh.accept(self.listener)
         if self.rank == 0:
-            here = mesh.wait_joined(timeout)
+            here = mesh.wait_joined(timeout, self.ended)
             self.data.require_same(mesh.different)
             self.data.keep()
             for rank in set(range(1, len(self.plan))) - here:
-                link.gone(rank, f"did not join within {timeout:g} s")
+                link.gone(rank, self.ended(rank) or f"did not join within {timeout:g} s")
         else:
             endpoint = json.loads((self.run_dir / "ps" / "endpoint.json").read_text())
             mesh.join(endpoint["host"], endpoint["port"], timeout, self.queued)
         if algorithm.peers:
             mesh.connect_all(timeout)
         link.start()
+
+    def ended(self, rank: int) -> str:
+        """How a process has ended for good, as its agent wrote; '' of one that has not, or is on another host."""
+        try:
+            said = json.loads((self.run_dir / self.plan[rank]["name"] / "exit.json").read_bytes())
+        except (OSError, ValueError):
+            return ""
+        return f"ended by signal {said['signal']}" if said["signal"] else f"ended with exit code {said['code']}"
 
     def notify(self, event: str, **values: Any) -> None:
         """Something that a person should know: in the log and among the metrics."""

@@ -1,7 +1,8 @@
-"""The entry of one process: `python -m kuiper.run <run_dir> <rank> [resume]`.
+"""The entry of one process: `python -m kuiper.run <run_dir> <rank> [resume] [ended]`.
 
 Rank 0 says where it listens before anything slow is imported, so that the other processes
-start while it still loads; so do those of its own pool.
+start while it still loads; so do those of its own pool. With `ended` it only tells the server, on another host,
+that the process of that rank has failed for good (see cluster/agent.py).
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import yaml
 from kuiper.errors import KuiperError, RecordError
 from kuiper.pool import Pool
 from kuiper.record.atomic import write_json, write_reserved_json
+from kuiper.record.log import bunyan_logger
 
 LOCAL = "127.0.0.1"
 
@@ -37,10 +38,8 @@ def explain(error: BaseException, folder: Path, name: str) -> int:
     known = error if isinstance(error, KuiperError) else None
     said = {"type": type(error).__name__, "message": known.message if known else str(error),
             "remedy": known.remedy if known else "see the traceback in the log", "node": name}
-    with suppress(OSError):  # the log's disk may be full
-        if known is None:
-            traceback.print_exception(error)
-        print(f"{said['type']}: {said['message']}\n  -> {said['remedy']}", file=sys.stderr, flush=True)
+    words = f"{said['type']}: {said['message']}\n  -> {said['remedy']}"
+    bunyan_logger(name, sys.stderr).critical("%s", words, exc_info=None if known else error)
     try:
         write_json(folder / "error.json", said)
     except RecordError:
@@ -60,6 +59,15 @@ def main() -> int:
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     name = config["processes"][rank]["name"]
     folder = run_dir / name
+    attempt = int(os.environ.get("KUIPER_ATTEMPT", "0"))
+    if sys.argv[-1] == "ended":
+        from kuiper.process import take_leave
+
+        try:
+            take_leave(config, run_dir, rank, attempt)
+        except KuiperError as error:
+            bunyan_logger(name, sys.stderr).info("the server was not told of the end, or knows it: %s", error.message)
+        return 0
     try:
         listener = handed_over()
         if listener is not None and rank == 0:
@@ -70,7 +78,6 @@ def main() -> int:
         pool = Pool(run_dir, rank, count) if count else None
         from kuiper.process import Process
 
-        attempt = int(os.environ.get("KUIPER_ATTEMPT", "0"))
         resume = sys.argv[3:] == ["resume"] and attempt == 0  # one that is started again later is a newcomer
         queued = "KUIPER_QUEUED" in os.environ
         process = Process(config, run_dir, rank, listener, resume, attempt, pool, queued)

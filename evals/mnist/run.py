@@ -48,7 +48,8 @@ def simulate(config: str, overrides: list[str]) -> Path:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr or done.stdout)
-    return Path(json.loads(done.stdout)["run_dir"])
+    [job] = json.loads(done.stdout)
+    return Path(job["run_dir"])
 
 
 def last_evaluation(run_dir: Path) -> dict[str, Any]:

@@ -24,6 +24,8 @@ def show(
 ) -> None:
     """Show a run's configuration, code, environment and result; of two runs, what differs.
 
+    --json: {"runs": [one or two], "differences": null, or what differs}.
+
     What ran on other hosts is read from what `collect` brought. -q leaves out the configuration of a single
     run. Of several seeds the first is shown: give a job's own name or a run id for another.
     """
@@ -36,9 +38,10 @@ def show(
     accounts = [account(one, status) for one, status in zip(found, statuses, strict=True)]
     for one in accounts:
         if one["environment"] is None:
-            note(f"{one['job_name']} {one['run_id']}: its environment is not here; `collect` brings it")
+            note(f"{one['job_name']} {one['run_id']}: its environment is not here: `kuiper collect {one['run_id']}` brings it")
     if as_json:
-        print_json({**differences(*accounts), "accounts": accounts} if other is not None else accounts[0])
+        between = differences(*accounts) if other is not None else None
+        print_json({"runs": accounts, "differences": between})
     elif other is None:
         print("\n".join(_one(accounts[0], quiet)))
     else:
@@ -46,7 +49,7 @@ def show(
 
 
 def _one(run: Mapping[str, Any], quiet: bool) -> Iterator[str]:
-    yield f"{run['job_name']}  {run['run_id']}" + f"  (retry of {run['retry_of']})" * bool(run["retry_of"])
+    yield f"{run['job_name']}  {run['run_id']}" + "  (smoke test)" * run["smoke"] + f"  (retry of {run['retry_of']})" * bool(run["retry_of"])
     yield run["run_dir"]
     for part in ("result",) if quiet else ("result", "config", "environment"):
         yield f"\n{part}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
+import kuiper
 from kuiper.cli import (
     account,
     clean,
@@ -30,17 +32,38 @@ from kuiper.cli import (
 )
 from kuiper.cli import list as list_verb
 from kuiper.cli.options import AsJson, Override, Quiet, Servers, Simulate, SpecFile, Verbose, Workers
+from kuiper.cli.called import as_called, program
 from kuiper.cli.show import print_json
-from kuiper.errors import KuiperError
+from kuiper.errors import KuiperError, UsageError
+
+CommandLineError = typer.BadParameter.__mro__[2]
+"""Click's base of what is wrong with a command line; newer versions of Typer have a Click of their own."""
+EPIPE = 1
+"""The exit code that Typer ends with when the reader of standard output has gone; no other end of ours has it."""
 
 app = typer.Typer(
     name="kuiper",
-    help="Run one experiment description as a simulation or as a real distributed job.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,  # `completion` prints it
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"kuiper {kuiper.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Run one experiment description as a simulation or as a real distributed job."""
 
 
 def check(
@@ -79,19 +102,46 @@ def run() -> None:
         from typer.completion import completion_init
 
         completion_init()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names of files need not be text, nor a terminal's encoding UTF-8
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app(prog_name=completion.PROGRAM if completing else None)
+        code = app(prog_name=completion.PROGRAM if completing else program(), standalone_mode=False)
     except KuiperError as error:
-        _show_error(error)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # `kuiper logs JOB | head`
-        sys.stderr.close()
-        sys.exit(0)
+        code = _show_error(error)
+    except CommandLineError as error:
+        error.show()
+        code = error.exit_code
+        if "--json" in sys.argv:
+            print_json({"error": error.format_message(), "remedy": "", "exit_code": code})
+    except typer.Abort:  # no answer to a question
+        code = _show_error(UsageError("nothing was done: there was no answer", "answer y, or use --yes"))
+    except SystemExit as end:
+        code = 0 if end.code == EPIPE else end.code
+    except OSError as error:
+        code = _show_error(KuiperError(f"{error.filename or 'this machine'}: {error.strerror or error}"))
+    sys.exit(_flushed(code))
 
 
-def _show_error(error: KuiperError) -> None:
+def _flushed(code: int | str | None) -> int | str | None:
+    """`code`, or 0 where the reader of standard output has gone: `kuiper logs JOB | head`."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end
+        if isinstance(error, BrokenPipeError):
+            return 0
+        return _show_error(KuiperError(f"cannot write to standard output: {error.strerror}"))
+    return code
+
+
+def _show_error(error: KuiperError) -> int:
+    """Print it; its exit code."""
     if {"-v", "--verbose"} & set(sys.argv):
         traceback.print_exc()
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {as_called(str(error))}", file=sys.stderr)
     if "--json" in sys.argv:
-        print_json({"error": error.message, "remedy": error.remedy, "exit_code": error.exit_code})
+        remedy = as_called(error.remedy)
+        print_json({"error": error.message, "remedy": remedy, "exit_code": error.exit_code})
+    return error.exit_code

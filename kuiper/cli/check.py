@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kuiper import registry
+from kuiper.cli.called import as_called
 from kuiper.config.schema import InvalidSpec
 from kuiper.errors import KuiperError
 
@@ -49,7 +50,7 @@ def check(
             print(json.dumps({"ok": False, "problems": _problems(error)}))
         else:
             count = len(getattr(error, "problems", [error]))
-            print(f"{error}\n\n{count} problem{'s' * (count > 1)}; nothing was started", file=sys.stderr)
+            print(f"{as_called(str(error))}\n\n{count} problem{'s' * (count > 1)}; nothing was started", file=sys.stderr)
         return error.exit_code
     seeds = [config["conf"]["seed"] for config in configs]
     notes = [*spec.notes, *crowding(configs[0]), *(f"warning: {line}" for line in warnings(configs[0]["conf"]))]
@@ -69,8 +70,8 @@ def check(
 
 def _problems(error: KuiperError) -> list[dict[str, str]]:
     if isinstance(error, InvalidSpec):
-        return [asdict(problem) for problem in error.problems]
-    return [{"where": "", "key": "", "message": error.message, "remedy": error.remedy}]
+        return [{**asdict(one), "remedy": as_called(one.remedy)} for one in error.problems]
+    return [{"where": "", "key": "", "message": error.message, "remedy": as_called(error.remedy)}]
 
 
 def summary(config: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +16,15 @@ if TYPE_CHECKING:
 
 
 def clean(
-    older_than: Annotated[str, typer.Option(metavar="TIME", help="Since a run ended: 12h, 7d.")] = "7d",
+    older_than: Annotated[
+        str, typer.Option(metavar="TIME", help="Since a run ended, with its unit: 90s, 30m, 12h, 5d.")
+    ] = "7d",
+    log_path: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Only runs in this log_path.")
+    ] = Path("logs"),
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="The runs of every log_path that this user has submitted to.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")] = False,
     as_json: AsJson = False,
@@ -24,17 +33,26 @@ def clean(
 ) -> None:
     """Remove runs that ended some time ago, here and on their hosts, and code there that no run needs.
 
+    Only runs whose log_path is `logs` in the current folder, unless --log-path or --everywhere says otherwise.
+
     Processes that a dead job on record has left are ended. Nothing of a job that runs is touched.
     """
-    from kuiper.cli.show import fail, print_json
+    from kuiper.cli.show import fail, note, print_json
     from kuiper.cluster.clean import find_rubbish, remove
+    from kuiper.cluster.paths import absolute
     from kuiper.config.schema import seconds
     from kuiper.errors import PartlyDone, UsageError
 
     age = seconds(older_than)
     if age is None:
-        raise UsageError(f"--older-than {older_than!r} is no time", "write 30m, 12h or 7d")
-    found = find_rubbish(age)
+        raise UsageError(f"--older-than {older_than!r} is no time", "write 90s, 30m, 12h or 5d")
+    if not older_than.strip()[-1].isalpha():
+        number = older_than.strip()
+        raise UsageError(f"--older-than {older_than!r} has no unit",
+                         f"write {number}d (days), {number}h (hours), {number}m (minutes) or {number}s (seconds)")
+    found = find_rubbish(age, None if everywhere else absolute(log_path))
+    if found.elsewhere and not quiet:
+        note(f"left alone, not being in {absolute(log_path)}: runs in {', '.join(found.elsewhere)} (--everywhere: all)")
     anything = bool(found.runs or found.code or found.leftovers)
     if not as_json and not quiet:
         print("\n".join(_text(found)) or f"nothing is older than {older_than}")
@@ -74,5 +92,5 @@ def _data(found: Rubbish) -> dict[str, Any]:
         "code": [{"host": one.address.host, "folder": one.folder, "bytes": one.bytes} for one in found.code],
         "leftovers": [{"job_name": left.job.job_name, "run_id": left.job.run_id, "host": left.host,
                        "pids": left.pids} for left in found.leftovers],
-        "strangers": found.strangers,
+        "strangers": found.strangers, "elsewhere": found.elsewhere,
     }  # fmt: skip

@@ -21,7 +21,7 @@ def doctor(
     verbose: Verbose = False,
 ) -> None:
     """Look at every host of a spec: key, login, python, torch, GPUs, disk, clock, data set, ports, leftovers."""
-    from kuiper.cli.show import console, note, print_json, program
+    from kuiper.cli.show import console, note, print_json
     from kuiper.cluster.doctor import examine
     from kuiper.cluster.spec import load
     from kuiper.errors import HostError
@@ -42,5 +42,5 @@ def doctor(
         table.add_row(finding.host, finding.subject, Text(finding.verdict, COLOURS[finding.verdict]), found)
     console().print(table)
     if not quiet:
-        note("mend what is wrong before you submit" if wrong else f"nothing is in the way: {program()} submit {path}")
+        note("mend what is wrong before you submit" if wrong else f"nothing is in the way: `kuiper submit {path}`")
     raise typer.Exit(HostError.exit_code if wrong else 0)

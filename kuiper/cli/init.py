@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -63,19 +64,29 @@ def init(
 
     The job is called what the file is.
     """
-    from kuiper.cli.show import note, print_json, program
+    from kuiper.cli.show import note, print_json
     from kuiper.cluster.files import make_folder, write_new
     from kuiper.cluster.paths import check_job_name
+    from kuiper.errors import ConflictError, SpecError, UsageError
 
-    name = check_job_name(path.stem)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", f"name a file in it: `kuiper init {shlex.quote(f'{path}/conf.yml')}`")
+    try:
+        name = check_job_name(path.stem)
+    except SpecError as error:
+        raise UsageError(f"the job is called what the file is, and {error.message}", error.remedy) from error
     template = (CLUSTER if local is None else LOCAL) + COMMON
     text = template.format(name=name, processes=local, workers=max(8, 2 * (local or 0)))
     make_folder(path.absolute().parent)
-    write_new(path, text.encode())
+    try:
+        write_new(path, text.encode())
+    except ConflictError as error:
+        other = shlex.quote(str(path.with_stem(f"{path.stem}-2")))
+        raise ConflictError(error.message, f"it stays as it is; write another: `kuiper init {other}`") from error
     if as_json:
         print_json({"path": str(path.absolute()), "job_name": name})
         return
     print(path)
     if not quiet:
         first = "edit its addresses, then" if local is None else "now"
-        note(f"{first} {program()} check {path}")
+        note(f"{first} `kuiper check {shlex.quote(str(path))}`")

@@ -15,6 +15,16 @@ def job_names(incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
 
 
+def time_given(text: str) -> float:
+    """A time on the command line: 30s, 2m, 1h; a number alone is in seconds."""
+    from kuiper.config.schema import seconds
+
+    found = seconds(text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no time: write 30s, 2m or 1h (a number alone: seconds)")
+    return found
+
+
 SpecFile = Annotated[Path, typer.Argument(metavar="CONF.YML", help="The job spec.")]
 JobKey = Annotated[
     str, typer.Argument(metavar="JOB", help="A name (its newest run, or one per seed) or a run id.",

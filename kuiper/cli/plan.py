@@ -26,7 +26,7 @@ def plan(
 
     Of secrets, names are shown and never values. -q leaves out files and environment.
     """
-    from kuiper.cli.show import note, print_each
+    from kuiper.cli.show import note, print_json
     from kuiper.cluster.preview import preview
     from kuiper.cluster.spec import load
 
@@ -35,7 +35,7 @@ def plan(
         note(line)
     jobs = preview(spec, simulate or spec.mode == "simulate", ask)
     if as_json:
-        print_each(jobs)
+        print_json(jobs)
         return
     print("\n".join(_text(jobs[0], quiet)))
     for job in jobs[1:]:

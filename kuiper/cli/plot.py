@@ -129,23 +129,22 @@ def _begun(found: Sequence[Sequence[Job]], seen: Mapping[Path, JobStatus]) -> tu
 
 def _without(job: Job, status: JobStatus) -> KuiperError:
     """Why nothing can be drawn of a job, with the exit code that its state has."""
-    from kuiper.cli.show import program
     from kuiper.cluster.states import State
 
     name, state = f"{job.job_name} {job.run_id}", status.state
     here = job.host(job.processes[0]).name == "localhost"
     if not here and (status.evaluation or state is State.SUCCEEDED):
         return PartlyDone(f"the evaluations of {name} are on {job.processes[0].host}",
-                          f"bring them first: {program()} collect {job.run_id}")
+                          f"bring them first: `kuiper collect {job.run_id}`")
     why = f": {status.reason}" if status.reason else ""
     if not state.final:
         return NotEnded(f"{name} is {state} and has no evaluation yet",
-                        f"wait for the first: {program()} status {job.run_id} -w")
+                        f"wait for the first: `kuiper status {job.run_id} -w`")
     if state is State.STOPPED:
         return JobStopped(f"{name} was stopped before its first evaluation",
-                          f"run it again: {program()} retry {job.run_id}")
+                          f"run it again: `kuiper retry {job.run_id}`")
     return JobFailed(f"{name} is {state} and has no evaluation{why}",
-                     f"see why: {program()} logs {job.run_id} --errors")
+                     f"see why: `kuiper logs {job.run_id} --errors`")
 
 
 def _none(lacking: Sequence[KuiperError]) -> KuiperError:

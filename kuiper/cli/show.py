@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from kuiper.cli.called import as_called
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -34,11 +36,6 @@ def fail(error: KuiperError, as_json: bool) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def print_each(values: Sequence[Any], indent: int | None = 2) -> None:
-    """Print JSON about one job as it is, about several as an array."""
-    print_json(values[0] if len(values) == 1 else list(values), indent)
-
-
 def console() -> Console:
     """Standard output for tables: as wide as they need where it is not a terminal."""
     from rich.console import Console
@@ -49,28 +46,29 @@ def console() -> Console:
 
 def note(line: str) -> None:
     """Tell the user something beside the result."""
-    sys.stderr.write(f"{line}\n")  # at once: several threads may have something to tell
+    sys.stderr.write(f"{as_called(line)}\n")  # at once: several threads may have something to tell
     sys.stderr.flush()
 
 
-def program() -> str:
-    """What the user types to run us, for hints."""
-    name = Path(sys.argv[0]).name
-    return f"python {name}" if name == "manager.py" else "kuiper"
-
-
 def job_json(job: Job, status: JobStatus) -> dict[str, Any]:
-    """What every verb says of a job with --json."""
+    """What every verb says of a job with --json; times are unix seconds."""
     return {
         "job_name": job.job_name,
         "run_id": job.run_id,
         "run_dir": str(job.run_dir),
+        "created": job.created,
+        "smoke": job.smoke,
         "state": status.state.value,
         "reason": status.reason,
         "exit_code": status.state.exit_code if status.state.final else None,
         "evaluation": status.evaluation,
         "diverged": status.diverged,
     }
+
+
+def mode(job: Job) -> str:
+    """How it runs, and whether it is a smoke test."""
+    return f"{job.mode}, smoke test" if job.smoke else job.mode
 
 
 def worst(statuses: Sequence[JobStatus]) -> int:

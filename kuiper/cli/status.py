@@ -27,7 +27,7 @@ def status(
     verbose: Verbose = False,
 ) -> None:
     """Show a job: per process its state, why, step or round, rate, training loss and the age of its heartbeat."""
-    from kuiper.cli.show import console, fail, print_each, status_json
+    from kuiper.cli.show import console, fail, print_json, status_json
     from kuiper.cli.troubles import unreached
     from kuiper.cluster.store import find, observe
     from kuiper.errors import PartlyDone
@@ -42,7 +42,7 @@ def status(
         while True:
             if as_json:
                 states = [status_json(one, status) for one, status in zip(found, seen, strict=True)]
-                print_each(states, None if watch else 2)
+                print_json(states, None if watch else 2)
             elif quiet:
                 print("\n".join(status.state.value for status in seen), flush=True)
             over = not watch or all(status.over for status in seen)
@@ -84,7 +84,7 @@ def _view(job: Job, seen: JobStatus) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    from kuiper.cli.show import COLOURS, age, divergence_text, evaluation_text, number, short
+    from kuiper.cli.show import COLOURS, age, divergence_text, evaluation_text, mode, number, short
     from kuiper.cluster.resume import unit_of
     from kuiper.cluster.states import State
 
@@ -92,7 +92,7 @@ def _view(job: Job, seen: JobStatus) -> Group:
     head = Text.assemble(
         (job.job_name, "bold"), f"  {job.run_id}  ", (seen.state.value, COLOURS.get(seen.state.value, "")),
         f" {seen.reason}" if queued else "", (f"  {divergence_text(seen.diverged, unit)}".rstrip(), "yellow"),
-        f"  submitted {age(job.created)}, {job.mode}\n{short(job.run_dir)}",
+        f"  submitted {age(job.created)}, {mode(job)}\n{short(job.run_dir)}",
         f"\n{unit} {evaluation.get('step')}: {evaluation_text(evaluation, unit)}" if evaluation else "",
     )  # fmt: skip
     table = Table(box=None, pad_edge=False)

@@ -64,7 +64,7 @@ def submit(
 
 def _needed(spec: Spec, as_json: bool, quiet: bool) -> Spec:
     """What is left of a spec when what has succeeded before is taken out; exits with 0 if nothing is."""
-    from kuiper.cli.show import divergence_text, job_json, note, print_each, short
+    from kuiper.cli.show import divergence_text, job_json, note, print_json, short
     from kuiper.cluster.needed import differences, succeeded, without
     from kuiper.cluster.store import observe
 
@@ -80,7 +80,7 @@ def _needed(spec: Spec, as_json: bool, quiet: bool) -> Spec:
         return left
     jobs = list(done.values())
     if as_json:
-        print_each([job_json(job, status) for job, status in zip(jobs, observe(jobs), strict=True)])
+        print_json([job_json(job, status) for job, status in zip(jobs, observe(jobs), strict=True)])
     else:
         print("\n".join(job.run_id for job in jobs) if quiet else "nothing to do")
     raise typer.Exit(0)
@@ -88,13 +88,13 @@ def _needed(spec: Spec, as_json: bool, quiet: bool) -> Spec:
 
 def show(jobs: Sequence[Job], follow: bool, as_json: bool, quiet: bool) -> None:
     """Say what was started; follow it if asked to, one job after the other, and then exit with its code."""
-    from kuiper.cli.show import job_json, print_each, worst
+    from kuiper.cli.show import job_json, print_json, worst
     from kuiper.cluster.store import observe
 
     detached = follow and not _follow(jobs, as_json, quiet)
     statuses = observe(jobs, detailed=True) if follow or as_json else []
     if as_json:
-        print_each([job_json(job, status) for job, status in zip(jobs, statuses, strict=True)])
+        print_json([job_json(job, status) for job, status in zip(jobs, statuses, strict=True)])
     elif not follow or detached:
         _say_submitted(jobs, quiet, detached)
     if follow:
@@ -119,7 +119,8 @@ def _follow(jobs: Sequence[Job], as_json: bool, quiet: bool) -> bool:
 
 
 def _say_submitted(jobs: Sequence[Job], quiet: bool, detached: bool) -> None:
-    from kuiper.cli.show import program, short
+    from kuiper.cli.called import program
+    from kuiper.cli.show import short
 
     if quiet:
         print("\n".join(job.run_id for job in jobs))
@@ -129,13 +130,16 @@ def _say_submitted(jobs: Sequence[Job], quiet: bool, detached: bool) -> None:
     for job in jobs:
         print(f"{job.job_name}  {job.run_id}\n{short(job.run_dir)}")
     name = jobs[0].job_name if len(jobs) == 1 else jobs[0].series
+    if jobs[0].smoke:  # a name means the newest run that is no smoke test
+        name = jobs[0].run_id if len(jobs) == 1 else "RUN_ID"
     verbs = {f"status {name} -w": "watch it", f"logs {name} -f": "read its log", f"stop {name}": "stop it"}
     for verb, does in verbs.items():
         print(f"  {program()} {verb:<{len(name) + 12}}{does}")
 
 
 def _say_ended(job: Job, status: JobStatus, quiet: bool) -> None:
-    from kuiper.cli.show import divergence_text, evaluation_text, program, short
+    from kuiper.cli.called import as_called, program
+    from kuiper.cli.show import divergence_text, evaluation_text, short
     from kuiper.cluster.agent import read
     from kuiper.cluster.resume import unit_of
 
@@ -147,7 +151,7 @@ def _say_ended(job: Job, status: JobStatus, quiet: bool) -> None:
         print(f"  {status.reason}")
     remedy = (read(str(job.paths.process(job.processes[0].name).folder / "error.json")) or {}).get("remedy")
     if remedy and status.state.exit_code == 100:
-        print(f"  -> {remedy}")
+        print(f"  -> {as_called(remedy)}")
     if status.evaluation:
         print(f"  {unit} {status.evaluation.get('step')}: {evaluation_text(status.evaluation, unit)}")
     if status.diverged is not None and status.state.exit_code != 100 and not quiet:

@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from kuiper.cli.options import AsJson, JobKeys, Quiet, Verbose
+from kuiper.cli.options import AsJson, JobKeys, Quiet, Verbose, time_given
 
 REFRESH = 1.0
 
 
 def wait(
     jobs: JobKeys,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds; then exit with 101.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(parser=time_given, metavar="TIME", help="Then exit with 101: 90s, 2h.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

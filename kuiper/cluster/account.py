@@ -19,7 +19,7 @@ def account(job: Job, status: JobStatus) -> dict[str, Any]:
     """A run as plain data, from the submitter's run directory, to which `collect` brings what is on hosts.
 
     Returns:
-        job_name, run_id, run_dir, retry_of, spec_hash; config (config.yaml, its keys dotted), code (digest
+        job_name, run_id, run_dir, retry_of, smoke, spec_hash; config (config.yaml, its keys dotted), code (digest
         and files, None when not on record), environment (environment.json, its keys dotted, None when not
         here), result: state, reason, evaluations (how many are here), step, top_1 and best_top_1 (percent),
         loss, clock (seconds, of the last evaluation; virtual in simulations), seconds (that rank 0 ran), diverged
@@ -32,7 +32,7 @@ def account(job: Job, status: JobStatus) -> dict[str, Any]:
     environment = read_json(job.paths.environment)
     return {
         "job_name": job.job_name, "run_id": job.run_id, "run_dir": str(job.run_dir),
-        "retry_of": job.retry_of, "spec_hash": job.spec_hash, "result": _result(job, status),
+        "retry_of": job.retry_of, "smoke": job.smoke, "spec_hash": job.spec_hash, "result": _result(job, status),
         "config": settings(config_of(job)), "environment": environment and _dotted(environment),
         "code": read_json(job.paths.code) or None,
     }  # fmt: skip
@@ -50,7 +50,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
     code = {"same": codes[0]["digest"] == codes[1]["digest"] if known else None,
             "digests": [code and code["digest"] for code in codes],
             "files": changes(*codes) if known else {}}
-    return {"runs": [first["run_id"], second["run_id"]], **parts, "code": code}
+    return {**parts, "code": code}
 
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, list[Any]]:

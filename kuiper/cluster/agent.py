@@ -15,7 +15,8 @@ retry (restarts of a process that failed), final_codes (exit codes that make a r
 (their names), log_bytes, log_keep, after (run directories: the process is started when nothing of those runs
 is alive on this host any more, however they ended), listen (of a process that others connect to: address,
 host, and ports, "first-last" or null), server (endpoint.json of the server on another host: `start` tries
-whether it can be reached, if it is there). Values of secrets, if any, are in secrets.json, which is deleted
+whether it can be reached, if it is there; and that server is told when the process has failed for good: argv is run
+once more, with "ended" as its last word). Values of secrets, if any, are in secrets.json, which is deleted
 once read. The agent writes agent.lock, proc.json, heartbeat, log, exit.json. It reserves room for exit.json
 and for the process's error.json, so that both can be written on a disk that has filled up.
 
@@ -50,6 +51,7 @@ PRIVATE = "secrets.json", "agent.lock", "agent.json", "stop"
 TICK, QUEUE_TICK, HEARTBEAT, RETRY_PAUSE = 0.25, 0.5, 2.0, 1.0
 LEFTOVER_GRACE = 2.0
 FORGOTTEN = 86400.0  # seconds without a heartbeat of a process on another machine
+ENDED, ENDED_SECONDS = "ended", 90.0
 RESERVED, RESERVED_BYTES = "%s.reserved", 4096
 PR_SET_CHILD_SUBREAPER = 36
 CANNOT_START = 127
@@ -341,16 +343,17 @@ def first_error(folder):
     for line in lines[starts[-1] + 1 :] if starts else []:
         if not line[0].isspace():
             return line.strip()
-    spoken = [line for line in lines if not uneventful(line)]
+    spoken = [text for text in map(eventful, lines) if text]
     return spoken[-1].strip()[-500:] if spoken else None
 
 
-def uneventful(line):
-    """Whether a log line is a Bunyan record below error."""
+def eventful(line):
+    """What a log line says: the message of a Bunyan record of an error, '' for one below, the line elsewhere."""
     try:
-        return json.loads(line)["level"] < 50
+        record = json.loads(line)
+        return str(record["msg"]).partition("\n")[0] if record["level"] >= 50 else ""
     except (ValueError, TypeError, KeyError):
-        return False
+        return line
 
 
 def rotate(log, limit, keep):
@@ -423,6 +426,19 @@ class Supervisor:
             if os.path.exists(RESERVED % self.path(name)):
                 os.unlink(RESERVED % self.path(name))
         ready()
+        if reason == "failed" and code not in self.plan.get("final_codes", ()) and self.plan.get("server"):
+            self.tell_server()
+
+    def tell_server(self):
+        """Have the server on another host told that the process will not come; on its own host it sees exit.json."""
+        try:
+            self.child = self.spawn(ENDED)
+        except (OSError, ValueError) as error:
+            return say("cannot tell the server: %s" % error)
+        deadline = time.monotonic() + ENDED_SECONDS
+        while self.reap() is None and time.monotonic() < deadline:
+            signal.sigtimedwait([signal.SIGCHLD], TICK)
+        sweep(self.left, 0, self.reap)
 
     def listen(self):
         """Bind what the process will listen on, if it does."""
@@ -491,9 +507,10 @@ class Supervisor:
             if not os.path.exists(RESERVED % self.path(name)):
                 reserve(self.path(name))
 
-    def spawn(self):
+    def spawn(self, *more):
+        """The process, with more words at the end of its command."""
         plan = self.plan
-        argv = with_setup(plan.get("setup_commands") or [], plan["argv"], plan.get("choose_python"))
+        argv = with_setup(plan.get("setup_commands") or [], [*plan["argv"], *more], plan.get("choose_python"))
         env = dict(os.environ)
         env.update(plan.get("env") or {})
         env.update(self.secrets)

@@ -75,6 +75,7 @@ class Rubbish:
     Attributes:
         strangers: run ids of living processes, by host, of which there is no record here: left alone.
         failures: hosts that could not be asked.
+        elsewhere: log_paths of other runs on record, which were not looked at.
     """
 
     runs: list[Old] = field(default_factory=list)
@@ -82,15 +83,19 @@ class Rubbish:
     leftovers: list[Leftover] = field(default_factory=list)
     strangers: dict[str, list[str]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
 
 
-def find_rubbish(older_than: float) -> Rubbish:
+def find_rubbish(older_than: float, log_path: Path | None = None) -> Rubbish:
     """Ask every host that a job on record was on; changes nothing.
 
     Args:
         older_than: seconds since a run ended, or since code was brought.
+        log_path: only of runs in it, and of hosts that they were on; None: of all.
     """
-    jobs, found = store.jobs(), Rubbish()
+    everything, found = store.jobs(), Rubbish()
+    jobs = [job for job in everything if log_path is None or job.run_dir.parent.parent == log_path]
+    found.elsewhere = sorted({str(job.run_dir.parent.parent) for job in everything if job not in jobs})
     statuses = store.observe(jobs, detailed=True)
     here = [_of_log_path(path) for path in {*store.log_paths(), *(job.run_dir.parent.parent for job in jobs)}]
     addresses = list(dict.fromkeys([*(site.address for job in jobs for site in job.sites), *here]))
@@ -98,7 +103,7 @@ def find_rubbish(older_than: float) -> Rubbish:
         reports = dict(zip(addresses, pool.map(_inventory, addresses), strict=True))
     found.failures = [report for report in reports.values() if isinstance(report, str)]
     there = {address: report for address, report in reports.items() if not isinstance(report, str)}
-    known = {job.run_id for job in jobs}
+    known = {job.run_id for job in everything}
     going = set()
     for job, status in zip(jobs, statuses, strict=True):
         if not _over(job, status) or any(site.address not in there for site in job.sites):

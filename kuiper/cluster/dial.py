@@ -114,11 +114,11 @@ def check_key(route: Route, where: str, blob: bytes) -> None:
     if found.known == "changed":
         raise Unreachable(f"{where}its host key has changed: {shown} instead of "
                           f"{known_keys.fingerprint(found.expected)} of {found.where}",
-                          "find out why; if it is right, remove the old key from that file and use `trust`")
+                          "find out why; if it is right, remove the old key from that file and use `kuiper trust conf.yml`")
     if found.known == "no":
         authority = f" ({found.where} trusts an authority for it, and certificates of hosts are not read)"
         raise Unreachable(f"{where}its host key is not known{authority if found.where else ''}",
-                          "compare and accept it: `trust conf.yml`")
+                          "compare and accept it: `kuiper trust conf.yml`")
 
 
 def let_in(transport: paramiko.Transport, route: Route, where: str, key: str | None) -> None:

@@ -150,6 +150,7 @@ def drafted(spec: Spec, configs: Sequence[Mapping[str, Any]], grounds: Mapping[s
             [Site(ground.address, ground.run_dir(folder)) for ground in grounds.values()],
             spec.job_name if len(names_of(spec)) > 1 else "", [str(each.run_dir) for each in jobs],
             submitter=myself(), spec_hash=spec_hash(one, config),
+            smoke=spec.smoke_test,
         ))  # fmt: skip
     return jobs
 
@@ -208,7 +209,8 @@ def refuse_second(name: str) -> None:
         if status.alive or not status.state.final:
             raise ConflictError(
                 f"job {job.job_name!r} is {status.state} as {job.run_id} in {job.run_dir}",
-                f"wait for it, stop it (kuiper stop {name}), or give this one another job_name",
+                f"wait for it, stop it with `kuiper stop {job.run_id if job.smoke else name}`, "
+                "or give this one another job_name",
             )
 
 

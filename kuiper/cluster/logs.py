@@ -14,11 +14,15 @@ from kuiper.cluster.host import AT_ONCE
 from kuiper.cluster.store import Job, Process
 from kuiper.errors import HostError, Unreachable
 
-_FAILURE = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt|Lost|Failed)\b|Traceback \(most recent call")
+TRACEBACK = r"Traceback \(most recent call last\)"
+_FAILURE = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt|Lost|Failed)(:|\s*$)|[ |+]*(Exception Group )?" + TRACEBACK
+                      + r"|Fatal Python error|setup command failed|agent: cannot|terminate called|(ba)?sh: ")
 BUNYAN_ERROR = 50
 TAIL = 256
 """Bytes of a log that no other one has at the same place: its lines say when they were written."""
 TRIES = 3
+_CORE = frozenset({"name", "hostname", "pid", "level", "time", "msg", "v", "err"})
+"""Bunyan's own fields; the others are what a record is about, such as the scores of an evaluation."""
 _LEVELS = {10: "TRACE", 20: "DEBUG", 30: "INFO", 40: "WARN", 50: "ERROR", 60: "FATAL"}
 
 
@@ -27,13 +31,13 @@ class Line:
     """One line of one process's log.
 
     Attributes:
-        time: unix seconds; of the line before it where a line says none, 0 before the first that does.
+        time: unix seconds; of the line before it where a line says none, None before the first that does.
         record: the line's JSON object when it is one (Bunyan's format), else None.
     """
 
     job: Job
     process: str
-    time: float
+    time: float | None
     text: str
     record: dict[str, Any] | None = None
 
@@ -48,11 +52,17 @@ class Line:
         """For people: a Bunyan record as time, level and message; anything else as it is."""
         if self.record is None or "msg" not in self.record:
             return self.text
-        clock = datetime.fromtimestamp(self.time).strftime("%H:%M:%S")
-        level = _LEVELS.get(self.record.get("level", 0), "")
+        clock = datetime.fromtimestamp(self.time or 0.0).strftime("%H:%M:%S")
+        level = self.record.get("level")
+        level = _LEVELS.get(level, "") if isinstance(level, int) else ""
+        more = "".join(f"  {key} {_value(value)}" for key, value in self.record.items() if key not in _CORE)
         error = self.record.get("err")
-        stack = f"\n{error.get('stack', '')}" if isinstance(error, dict) else ""
-        return f"{clock} {level:5} {self.record['msg']}{stack}"
+        stack = error.get("stack") if isinstance(error, dict) else None
+        return f"{clock} {level:5} {self.record['msg']}{more}" + (f"\n{stack}" if stack else "")
+
+
+def _value(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 @dataclass
@@ -72,7 +82,7 @@ class Reader:
     tail: bytes = field(default=b"", repr=False)
     trouble: str = ""
     gaps: int = 0
-    last_time: float = 0.0
+    last_time: float | None = None
     rest: bytes = field(default=b"", repr=False)
     missed: str = ""
 
@@ -169,8 +179,13 @@ def readers(job: Job, rank: int | None = None) -> list[Reader]:
     return [Reader(job, process) for process in chosen]
 
 
+def told(sources: list[Reader], whole: bool = False) -> list[list[Line]]:
+    """What is new in each of them, read at once."""
+    with ThreadPoolExecutor(min(AT_ONCE, len(sources))) as pool:
+        return list(pool.map(lambda source: source.read(whole), sources))
+
+
 def merged(sources: list[Reader], whole: bool = False) -> Iterator[Line]:
     """What is new in all of them, in the order of time; lines of one process keep theirs."""
-    with ThreadPoolExecutor(min(AT_ONCE, len(sources))) as pool:
-        lines = [line for found in pool.map(lambda source: source.read(whole), sources) for line in found]
-    yield from sorted(lines, key=lambda line: line.time)
+    lines = [line for found in told(sources, whole) for line in found]
+    yield from sorted(lines, key=lambda line: line.time or 0.0)

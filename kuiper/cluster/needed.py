@@ -29,7 +29,7 @@ def succeeded(spec: Spec) -> dict[str, Job]:
     found = {}
     for one in spec.each():
         digest = spec_hash(one, compose(one))
-        same = [job for job in store.jobs(one.job_name) if job.spec_hash == digest]
+        same = [job for job in store.jobs(one.job_name) if job.spec_hash == digest and job.smoke == spec.smoke_test]
         seen = zip(same, store.observe(same), strict=True)
         done = [job for job, status in seen if status.state is State.SUCCEEDED]
         if done:

@@ -21,7 +21,7 @@ from kuiper.cluster.staging import process_files, put_all
 from kuiper.cluster.start import START_TIMEOUT, all_or_none, names_locked, start_all
 from kuiper.cluster.states import State
 from kuiper.cluster.store import Job
-from kuiper.errors import ConflictError, JobFailed, KuiperError, SpecError, UsageError
+from kuiper.errors import ConflictError, JobFailed, KuiperError, SpecError
 
 RESUME = "resume"
 """The last word of the data plane's command (see kuiper.run)."""
@@ -36,13 +36,14 @@ def resume(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
         The jobs that were started.
 
     Raises:
-        UsageError: all have succeeded.
+        ConflictError: all have succeeded, one runs, or another of its name does, something of it is left, or the
+            ports are taken.
         SpecError: one keeps no checkpoints, its configuration or its code is gone, or a secret is not in the
             environment.
-        ConflictError: one runs, or another of its name does, something of it is left, or the ports are taken.
         HostError, JobFailed: one could not be started, or its disk is full or read-only; what had been
             started is stopped again.
     """
+    _unfinished(jobs)  # before anything else is looked at; again below, where nobody can come between
     configs = {job.run_id: _resumable(job) for job in jobs}
     orders = {job.run_id: orders_of(job) for job in jobs}
     secrets = secret_values(orders[jobs[0].run_id][jobs[0].processes[0].name]["secrets"])
@@ -52,12 +53,7 @@ def resume(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
         with names_locked({*names, *(job.job_name for job in jobs)}):
             for name in names:
                 refuse_second(name)
-            statuses = zip(jobs, store.observe(jobs), strict=True)
-            unfinished = [job for job, status in statuses if status.state is not State.SUCCEEDED]
-            if not unfinished:
-                done = ", ".join(f"{job.job_name} {job.run_id}" for job in jobs)
-                raise UsageError(f"there is nothing to resume: {done} has succeeded",
-                                 "submit it again for another run")
+            unfinished = _unfinished(jobs)
             for job in unfinished:
                 code_folders(job, orders[job.run_id])
             say_changes(unfinished[0], configs[unfinished[0].run_id]["job"]["allow"], say)
@@ -77,6 +73,25 @@ def resume(jobs: Sequence[Job], say: Say = silent) -> list[Job]:
         for job in taken:
             start_all(job, configs[job.run_id], say)
     return taken
+
+
+def _unfinished(jobs: Sequence[Job]) -> list[Job]:
+    """Those that have ended without success.
+
+    Raises:
+        ConflictError: there are none, or one is going on.
+    """
+    statuses = list(zip(jobs, store.observe(jobs), strict=True))
+    for job, status in statuses:
+        if not status.state.final or status.alive:
+            raise ConflictError(f"{job.job_name} {job.run_id} is {status.state}: there is nothing to resume",
+                                f"wait for it (`kuiper wait {job.run_id}`), or stop it first: `kuiper stop {job.run_id}`")
+    unfinished = [job for job, status in statuses if status.state is not State.SUCCEEDED]
+    if not unfinished:
+        done = ", ".join(f"{job.job_name} {job.run_id}" for job in jobs)
+        raise ConflictError(f"there is nothing to resume: {done} has succeeded",
+                            f"`kuiper retry {jobs[0].run_id}` runs it once more from the beginning")
+    return unfinished
 
 
 def _resumable(job: Job) -> dict[str, Any]:
@@ -147,4 +162,4 @@ def _renew(job: Job) -> None:
         if result.code:
             said = (result.out or result.err).strip()
             raise ConflictError(f"something of {job.run_id} is alive on {host.name}: {said}",
-                                f"stop it first: stop {job.run_id}")
+                                f"stop it first: `kuiper stop {job.run_id}`")

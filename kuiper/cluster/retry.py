@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -73,7 +73,7 @@ def _again(job: Job, run_id: str, grounds: Mapping[str, Ground], before: Sequenc
     sites = [Site(site.address, grounds[site.address.host].run_dir(folder)) for site in job.sites]
     return Job(folder, job.job_name, run_id, job.mode, time.time(), job.grace, job.processes, sites, job.series,
                [str(one.run_dir) for one in before], submitter=myself(), spec_hash=job.spec_hash,
-               retry_of=job.run_id)
+               retry_of=job.run_id, smoke=job.smoke)
 
 
 def _renamed(job: Job, again: Job, orders: Orders, new: Sequence[Job]) -> dict[str, dict[str, Any]]:

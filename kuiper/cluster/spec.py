@@ -55,6 +55,7 @@ class Spec:
         job_conf: a mapping whose keys may be dotted; later ones win. Its seed may be a list.
         notes: what the user should know of how the file was read, a line each.
         host_files: contents of the files that were given for "servers" and "workers".
+        smoke_test: whether it only tries that all of it works, with two steps or rounds.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class Spec:
     document: Document = field(default_factory=lambda: Document("", {}), repr=False, compare=False)
     notes: list[str] = field(default_factory=list, compare=False)
     host_files: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+    smoke_test: bool = False
 
     def where(self, *path: str | int) -> str:
         """The place of a key, "conf.yml:12", or of what encloses it."""
@@ -96,7 +98,7 @@ class Spec:
         lengths = [key for key in LENGTHS if self.job_conf.get(key) is not None]
         if len(lengths) == 1:  # if not, composing says what is wrong
             conf["rounds" if lengths == ["rounds"] else "steps"] = 2
-        return replace(self, job_conf=conf)
+        return replace(self, job_conf=conf, smoke_test=True)
 
     def address(self, host: str, **known: str) -> Address:
         """How a host of this spec is reached; `known` is what was found out about it."""

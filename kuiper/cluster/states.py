@@ -33,6 +33,10 @@ class State(StrEnum):
         return {State.SUCCEEDED: 0, State.FAILED: 100, State.LOST: 100, State.STOPPED: 103}.get(self, 101)
 
 
+SERVER_GONE = "the server is gone"
+"""What a process says that ends because rank 0 did (kuiper/link)."""
+
+
 @dataclass(frozen=True)
 class ProcessStatus:
     """One process as it was seen.
@@ -231,9 +235,12 @@ def _job_state(
 def _explain(processes: Sequence[ProcessStatus]) -> str:
     """How rank 0 went wrong, if it did, and the first process that went wrong.
 
-    Rank 0 is never the first to lose its quorum, even if it has ended before those whose rows it lacks.
+    Rank 0 is never the first to lose its quorum, even if it has ended before those whose rows it lacks; nor is one
+    that ended because rank 0 did.
     """
     wrong = [process for process in processes if process.state in (State.FAILED, State.LOST)]
+    if processes[0] in wrong:
+        wrong = [one for one in wrong if SERVER_GONE not in one.reason]
     wrong.sort(key=lambda one: ("QuorumLost" in one.reason, one.ended_ago is None, -(one.ended_ago or 0.0)))
     server = [process for process in wrong[1:] if process is processes[0]]
     return "; first, ".join(f"{process.name}: {process.reason}" for process in [*server, *wrong[:1]])

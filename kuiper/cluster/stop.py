@@ -39,7 +39,7 @@ def stop_all(jobs: Sequence[Job], grace: float | None = None) -> list[JobStatus]
         for job in reversed(jobs):
             failures += filter(None, pool.map(partial(_stop_on, job, grace), job.sites))
     if failures:
-        again = f"stop {jobs[0].series if len(jobs) > 1 else jobs[0].run_id} again when that is mended"
+        again = f"`kuiper stop {jobs[0].series if len(jobs) > 1 else jobs[0].run_id}` again when that is mended"
         raise PartlyDone("; ".join(failures), f"{again}: it is safe to repeat")
     return observe(jobs, detailed=True)
 

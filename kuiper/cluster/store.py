@@ -5,6 +5,7 @@ The truth is on the hosts. What is read here is reconciled with them each time; 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +22,8 @@ from kuiper.cluster.states import JobStatus, ProcessStatus, State, job_status, p
 from kuiper.errors import HostError, KuiperError, UnknownJob
 
 LOOK_TIMEOUT = 20.0
+SHOWN = 10
+"""Names that are offered in the place of an unknown one."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Job:
         final: {state, reason, evaluation, diverged}, once it is known and can change no more.
         spec_hash: the same for each run of the same experiment.
         retry_of: the run id that this one repeats, "" for a new one.
+        smoke: whether it is a smoke test, two steps long.
     """
 
     run_dir: Path
@@ -67,6 +71,7 @@ class Job:
     final: dict[str, Any] | None = None
     spec_hash: str = ""
     retry_of: str = ""
+    smoke: bool = False
 
     @property
     def paths(self) -> RunPaths:
@@ -105,25 +110,32 @@ def load(run_dir: Path) -> Job | None:
         return None
     try:
         processes = [Process(**process) for process in value.pop("processes")]
-        sites = [Site(Address(**site["address"]), site["run_dir"]) for site in value.pop("sites")]
-        return Job(**{**value, "run_dir": run_dir, "processes": processes, "sites": sites})
-    except (KeyError, TypeError):
+        sites = [Site(Address(**site["address"]), str(site["run_dir"])) for site in value.pop("sites")]
+        job = Job(**{**value, "run_dir": run_dir, "processes": processes, "sites": sites})
+    except (KeyError, TypeError, AttributeError):
         return None
+    whole = isinstance(job.created, int | float) and isinstance(job.run_id, str) and processes
+    return job if whole and isinstance(job.final, dict | None) else None
 
 
 def register(log_path: Path) -> None:
     """Remember a log_path, so that its jobs are found from any folder."""
     path = state_folder() / "registry.json"
     with locked(path.with_suffix(".lock")):
-        known = (read_json(path) or {}).get("log_paths", [])
+        known = _registered()
         if str(log_path) not in known:
             write_json(path, {"log_paths": [*known, str(log_path)]})
 
 
 def log_paths(extra: Iterable[str | Path] = ("logs",)) -> list[Path]:
     """The registered log_paths and `extra`, each once."""
+    return list(dict.fromkeys(absolute(path) for path in (*_registered(), *extra)))
+
+
+def _registered() -> list[str]:
+    """As far as the registry can be read: it can be made again, from each folder that one submits from."""
     known = (read_json(state_folder() / "registry.json") or {}).get("log_paths", [])
-    return list(dict.fromkeys(absolute(path) for path in (*known, *extra)))
+    return [path for path in known if isinstance(path, str)] if isinstance(known, list) else []
 
 
 def jobs(name: str = "*") -> list[Job]:
@@ -136,19 +148,24 @@ def jobs(name: str = "*") -> list[Job]:
     return sorted(named, key=lambda job: (job.created, job.run_id))
 
 
+def damaged() -> list[Path]:
+    """Records of runs that are there and cannot be read."""
+    paths = [path for folder in log_paths() for path in folder.glob("*/*/job.json")]
+    return [path for path in dict.fromkeys(paths) if load(path.parent) is None]
+
+
 def find(key: str) -> list[Job]:
     """What was last submitted under that name, a job or one for each seed in their order; or by run id.
 
-    Of each seed it is the last attempt.
+    Of each seed it is the last attempt. Smoke tests are found by run id, and by a name that has no other run.
 
     Raises:
         UnknownJob: there is none.
     """
     found = jobs(key) if key and not set(key) & set("*?[]/\0") else []
     if not found:
-        names = sorted({job.series or job.job_name for job in jobs()})
-        hint = f"known: {', '.join(names[:10])}" if names else "nothing has been submitted yet"
-        raise UnknownJob(f"no job is called {key!r}, nor is that a run id", hint)
+        raise UnknownJob(f"no job is called {key!r}, nor is that a run id", _instead_of(key))
+    found = [job for job in found if not job.smoke or job.run_id == key] or found
     newest = found[-1]
     if newest.series != key:
         return [newest]
@@ -161,6 +178,23 @@ def find(key: str) -> list[Job]:
         last[newest.run_id] = job
     same = [begun[run] for run in last if begun[run].first == newest.first]
     return [last[job.run_id] for job in sorted(same, key=lambda job: len(job.after))]
+
+
+def _instead_of(key: str) -> str:
+    """What to do about a job that is not there: names like it, or that its record is damaged."""
+    if broken := [path for path in damaged() if key in path.parts]:
+        return f"its record {broken[0]} is damaged: what it left is in {broken[0].parent}"
+    known = jobs()
+    names = list(dict.fromkeys(name for job in reversed(known) for name in (job.series, job.job_name) if name))
+    runs = [job.run_id for job in known]
+    begun = [run for run in runs if len(key) > 3 and run.startswith(key)]
+    close = begun or difflib.get_close_matches(Path(key).name, [*names, *runs], n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(map(repr, close[-3:]))}?"
+    if not known:
+        return "nothing has been submitted yet; runs are looked for in " + ", ".join(map(str, log_paths()))
+    more = "; `kuiper list --all` shows all" * (len(names) > SHOWN)
+    return f"known, the newest first: {', '.join(names[:SHOWN])}{more}"
 
 
 def observe(seen: Sequence[Job], detailed: bool = False) -> list[JobStatus]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from kuiper.config import slips
 from kuiper.errors import SpecError
 
 
@@ -191,7 +192,7 @@ FOLDERS = (*GROUPS, "pre_aggregator")  # of choices; several pre-aggregators can
 REQUIRED_GROUPS = ("algorithm", "model", "dataset")
 
 _NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "text": "text",
-          "list": "a list", "mapping": "a mapping", "seconds": "a time such as 30s or 2h, below 30 years",
+          "list": "a list", "mapping": "a mapping", "seconds": "a time such as 30s, 5m, 2h or 1d (a number alone: seconds), below 30 years",
           "any": "a number, a text, or true or false", "choice": "a name or {name: {parameter: value}}"}
 _MOST_SECONDS = 30 * 365 * 86400.0  # what clocks and certificates can be asked to add
 _UNITS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -233,12 +234,19 @@ def expects(key: Key) -> str:
 
 def check(key: Key, value: Any) -> tuple[Any, str]:
     """The value in its own type, and "" or what is wrong with it ("is -1, and must be ...")."""
+    checked, wrong = _check(key, value)
+    if wrong:
+        wrong += slips.meant(key.kind, value, lambda other: not _check(key, other)[1])
+    return checked, wrong
+
+
+def _check(key: Key, value: Any) -> tuple[Any, str]:
     if value is None and key.null or isinstance(value, str) and value in key.words:
         return value, ""
     wrong = f"is {shown(value)}, and must be {expects(key)}"
     if key.kind == "list" and key.items and isinstance(value, list):
         item = Key(key.items, low=key.low, high=key.high, choices=key.choices, pattern=key.pattern, shape=key.shape)
-        checked = [check(item, one) for one in value]
+        checked = [_check(item, one) for one in value]
         bad = next((index for index, one in enumerate(checked) if one[1]), None)
         if bad is not None:
             return value, f"has an item that {checked[bad][1]} (item {bad}, counted from 0)"

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from kuiper.config import slips
 from kuiper.config.schema import InvalidSpec, Problem
 
 MAX_BYTES = 1 << 20
@@ -118,6 +119,8 @@ def _invalid(where: str, message: str, remedy: str, key: str = "") -> InvalidSpe
 
 def _syntax(error: yaml.MarkedYAMLError, text: str, name: str, lines: bool) -> InvalidSpec:
     mark = error.problem_mark or error.context_mark
+    if error.context_mark and "could not find expected ':'" in str(error.problem):
+        mark = error.context_mark  # where that word is; the other is where the next one is
     if mark is None:
         return _invalid(name, f"is not YAML: {error.problem}", "correct the syntax")
     where = f"{name}:{mark.line + 1}" if lines else name
@@ -127,6 +130,13 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, name: str, lines: bool) -> I
     remedy = f"look at column {mark.column + 1}: {line.strip()[:60]!r}"
     if re.search(r"\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%\w+)?\]", line):
         remedy += "; an IPv6 address in brackets needs quotes: '[::1]:2'"
+    if odd := slips.invisible(line):
+        return _invalid(where, f"has an invisible character, {odd}, where YAML wants a space",
+                        f"type the spaces of that line again: {line.strip()[:60]!r}")
+    if "could not find expected ':'" in str(error.problem):
+        remedy += "; write a key, a colon, a space and its value: `seed: 1`"
+    if "cannot start any token" in str(error.problem) or "undefined alias" in str(error.problem):
+        remedy += "; a value that begins with one of * & @ % ` ! | > needs quotes"
     if "mapping values are not allowed" in str(error.problem):
         remedy += "; a value that holds ': ' needs quotes, and keys of one level the same indent"
     return _invalid(where, f"is not YAML: {error.problem}", remedy)
@@ -162,7 +172,11 @@ class _Builder:
     def mapping(self, node: yaml.MappingNode, path: Place) -> dict[str, Any]:
         result: dict[str, Any] = {}
         merged: list[yaml.Node] = []
+        before: yaml.Node | None = None
         for key_node, value_node in node.value:
+            if node.flow_style and self.split_number(before, key_node, value_node, path):
+                continue
+            before = value_node
             if key_node.tag == "tag:yaml.org,2002:merge":
                 merged += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
                 continue
@@ -171,7 +185,7 @@ class _Builder:
                 name = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
                 self.problem(where, path, f"has the key {name!r}, which is not a word", "put it in quotes")
                 continue
-            key = key_node.value
+            key = self.plain(key_node, (*path, key_node.value))
             here = (*path, key)
             if key in result:
                 first = self.document.places[here]
@@ -190,13 +204,35 @@ class _Builder:
                     self.document.places[(*path, key)] = self.place(base)
         return result
 
+    def split_number(self, before: yaml.Node | None, key: yaml.Node, value: yaml.Node, path: Place) -> bool:
+        """Whether a key is the second half of a number with a comma: {lr: 0,05}."""
+        halves = [part.value if isinstance(part, yaml.ScalarNode) else "" for part in (before, key)]
+        if value.value != "" or not re.fullmatch(r"[-+]?\d+", halves[0]) or not re.fullmatch(r"\d+\w*", halves[1]):
+            return False
+        self.problem(self.place(key), path, f"has a number with a comma, {','.join(halves)}, which ends a value here",
+                     f"write {'.'.join(halves)}")
+        return True
+
+    def plain(self, node: yaml.ScalarNode, path: Place) -> str:
+        """What a scalar says; of one without quotes, what it would say without invisible and curly characters."""
+        text: str = node.value
+        if node.style is not None:
+            return text
+        if odd := slips.invisible(text):
+            self.problem(self.place(node), path, f"is {text!r}, with an invisible character, {odd}",
+                         "type its spaces again")
+        if text[:1] and text[0] in slips.QUOTES:
+            self.problem(self.place(node), path, f"begins with the quotation mark {text[0]}, which YAML does not know",
+                         "write \" or ', or no quotes")
+        return text
+
     def scalar(self, node: yaml.Node, path: Place) -> Any:
         text, tag = node.value, node.tag.removeprefix("tag:yaml.org,2002:")
         try:
             if isinstance(node, yaml.ScalarNode):
                 match tag:
                     case "str":
-                        return text
+                        return self.plain(node, path)
                     case "null":
                         return None
                     case "bool":

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from kuiper.errors import ConflictError, KuiperError
 from kuiper.link import handshake
 from kuiper.link.handshake import Door, Hello
+from kuiper.link.holding import NOTHING
 from kuiper.link.sparing import Sparing
 
 Admitted = Callable[[Hello, str, socket.socket, socket.socket], None]
@@ -167,7 +168,8 @@ class Acceptor:
             elif status == handshake.WELCOME:
                 _, first = self._halves.pop(hello.rank)
                 self._attempts[hello.rank] = hello.attempt
-                self._door.holding.known[hello.rank] = hello.data
+                if hello.data != NOTHING:
+                    self._door.holding.known[hello.rank] = hello.data
             else:
                 self.refused += 1
             self._changed.notify_all()

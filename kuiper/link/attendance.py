@@ -23,11 +23,13 @@ class Losses:
         tolerate: how many may be; None leaves it to the gathers.
         retry: how often each is started again.
         patience: seconds in which one that is started again should be back.
+        ended: how a rank has ended for good, '' while that is not known.
     """
 
     tolerate: int | None = None
     retry: int = 0
     patience: float = 0.0
+    ended: Callable[[int], str] = lambda rank: ""
 
 
 class Attendance:
@@ -97,7 +99,7 @@ class Attendance:
         tolerate = self._losses.tolerate
         if tolerate is not None and len(self._lost) > tolerate:
             raise QuorumLost(f"{len(self._lost)} worker processes are gone, on_failure tolerates {tolerate}",
-                             "look for the first error: `logs JOB --errors`")
+                             "look for the first error: `kuiper logs JOB --errors`")
         return self.alive[self.rank_of[nodes]]
 
     def lost(self) -> dict[int, str]:
@@ -121,5 +123,6 @@ class Attendance:
         """The ranks that are lost and are started again, and until when each can be hoped for (monotonic)."""
         with self._lock:
             until = {rank: lost + self._losses.patience for rank, lost in self._lost.items()
-                     if self._attempts[rank] < self._losses.retry and rank not in self._barred}
+                     if self._attempts[rank] < self._losses.retry and rank not in self._barred
+                     and not self._losses.ended(rank)}
         return {rank: end for rank, end in until.items() if time.monotonic() < end}

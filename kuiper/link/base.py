@@ -253,6 +253,6 @@ class Link(ABC):
         """All roles of a peer-to-peer job: wait until every process has come this far."""
 
     @abstractmethod
-    async def close(self) -> None:
-        """Say goodbye; nothing more is sent."""
+    async def close(self, failed: bool = False) -> None:
+        """Say goodbye, or that this process has failed; nothing more is sent."""
 

@@ -43,7 +43,7 @@ _DRAIN_SECONDS = 5.0
 _NEWS_SECONDS = 2.0
 """How long a failed collective waits for the mesh to say who is gone."""
 _LOOPBACK = "127.0.0.1"
-_REMEDY = "look for the first error: `logs JOB --errors`"
+_REMEDY = "look for the first error: `kuiper logs JOB --errors`"
 
 
 def announcements(channels: Sequence[Channel]) -> tuple[Channel, ...]:
@@ -212,12 +212,12 @@ class CollectiveLink(RemoteLink):
         self.traffic.add(bytes_in=moved, bytes_out=moved, rows=len(nodes))
         return share.to(self._device, torch.float32)
 
-    async def close(self) -> None:
+    async def close(self, failed: bool = False) -> None:
         if dist.is_initialized():
             with suppress(KuiperError):  # who failed has said so
                 await self._collect(dist.destroy_process_group)
         self._calls.end()
-        await super().close()
+        await super().close(failed)
 
     def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
         """Where the backend takes it from."""

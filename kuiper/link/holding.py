@@ -10,6 +10,8 @@ from kuiper.errors import DifferentData
 PARTS = {"train": "the training set", "test": "the test set"}
 PART_BYTES = 16
 HOLDING_BYTES = PART_BYTES * len(PARTS)
+NOTHING = bytes(HOLDING_BYTES)
+"""Held by a process that has loaded no data: it joins only to say that it has failed."""
 SHOWN = 12
 """Digits of a digest in a message; the record has all of them."""
 REMEDY = ("copy the files of one host to all, or write `allow_different_data: true` in job_conf where each process "
@@ -27,14 +29,14 @@ class Holding:
         known: by rank, what others held when they first joined the run.
     """
 
-    data: bytes = bytes(HOLDING_BYTES)
+    data: bytes = NOTHING
     source: str = ""
     same: bool = True
     known: dict[int, bytes] = field(default_factory=dict)
 
     def fits(self, rank: int, data: bytes) -> bool:
         """Whether a process may join with this data."""
-        return data == (self.data if self.same else self.known.get(rank, data))
+        return data in (NOTHING, self.data if self.same else self.known.get(rank, data))
 
     def refusal(self, rank: int, name: str, data: bytes) -> str:
         """Why it may not: `name` holds `data`."""

@@ -199,7 +199,7 @@ class Inbox:
         if deadline is None:
             return QuorumLost(
                 f"{where}: {possible.sum()} of {len(slot.senders)} senders are alive, {minimum} are needed",
-                "look for the first error: `logs JOB --errors`; to survive more, declare a larger `f`")
+                "look for the first error: `kuiper logs JOB --errors`; to survive more, declare a larger `f`")
         return QuorumLost(
             f"{where}: {there.sum()} rows after the deadline of {deadline:g} s, {minimum} are needed; "
             f"missing: nodes {slot.senders[~there].tolist()}", "raise `deadline`, or declare a larger `f`")

@@ -147,7 +147,7 @@ class LocalLink(Link):
     def _is_hub(self) -> bool:
         return self.nodes[0] == self._shared.nodes
 
-    async def close(self) -> None:
+    async def close(self, failed: bool = False) -> None:
         if self._is_hub:
             self._shared.requests.put_nowait(None)
 

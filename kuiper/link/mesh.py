@@ -23,7 +23,7 @@ from kuiper.link.acceptor import Acceptor
 from kuiper.link.base import Channel
 from kuiper.link.handshake import Door, Hello
 from kuiper.link.holding import Holding
-from kuiper.link.stream import DIRECTORY, LEFT, READY, Frame, Inbox, Peer, control_frame
+from kuiper.link.stream import DIRECTORY, FAILED, LEFT, READY, Frame, Inbox, Peer, control_frame
 
 __all__ = ["LEFT", "Inbox", "Mesh"]
 _DIALS_AT_ONCE = 8
@@ -31,6 +31,7 @@ _CLOSE_SECONDS = 5.0
 _WATCH_SECONDS = 1.0
 _OTHERS_SECONDS = 5.0
 """How long the others are waited for once one has come with other data."""
+_ENDED_SECONDS = 0.5
 log = logging.getLogger(__name__)
 
 
@@ -124,19 +125,26 @@ class Mesh:
         """
         self._dial(0, host, port, time.monotonic() + timeout, queued)
 
-    def wait_joined(self, timeout: float) -> set[int]:
+    def wait_joined(self, timeout: float, ended: Callable[[int], str] = lambda rank: "") -> set[int]:
         """On rank 0: wait until all the others have joined, or the timeout is over.
 
         One that joined and is gone again is not waited for, and one that did not come in time can
         join with a newer attempt only. Returns the ranks that are there; the wait ends early once one was
         refused for its data, see `different`.
+
+        Args:
+            ended: why a rank will not come, '' while that is not known; such a one is not waited for.
         """
-        others = set(range(len(self.names))) - {self.rank}
+        others, deadline = set(range(len(self.names))) - {self.rank}, time.monotonic() + timeout
         with self._changed:
-            self._changed.wait_for(lambda: others <= self._joined or self.different, timeout)
+            while (absent := others - self._joined) and not self.different and time.monotonic() < deadline:
+                if all(ended(rank) for rank in absent):
+                    break
+                self._changed.wait_for(lambda: others <= self._joined or self.different,
+                                       min(_left(deadline), _ENDED_SECONDS))
             if self.different:  # those that are about to come may hold other data too: say all at once
                 self._changed.wait_for(lambda: others <= self._joined | self.different.keys(),
-                                       min(timeout, _OTHERS_SECONDS))
+                                       min(_left(deadline), _OTHERS_SECONDS))
             absent = others - self._joined
         self._acceptor.give_up(absent)
         return set(self.alive)
@@ -213,10 +221,13 @@ class Mesh:
             peers = list(self._peers.values())
         return all([peer.flush(deadline) for peer in peers])
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Send what is queued, say goodbye and end everything; waits 5 s at most for slow peers.
 
         Frames that begin to arrive from here on are thrown away, and `gone` is not called. Idempotent.
+
+        Args:
+            failed: tell the others that this process has failed, instead of a goodbye.
         """
         with self._changed:
             if self._closing:
@@ -227,7 +238,7 @@ class Mesh:
         self._acceptor.close()
         deadline = time.monotonic() + _CLOSE_SECONDS
         for peer in peers:
-            peer.leave()
+            peer.leave(FAILED if failed else LEFT)
         for peer in peers:
             if not peer.join(deadline):
                 peer.cut("was too slow to say goodbye")

@@ -269,10 +269,10 @@ class RemoteLink(Link):
             tell(rank, ANSWER, reply)
         return list(reply)
 
-    async def close(self) -> None:
+    async def close(self, failed: bool = False) -> None:
         for inbox in self._inboxes.values():
             inbox.shut()
-        await asyncio.to_thread(self.mesh.close)
+        await asyncio.to_thread(self.mesh.close, failed)
 
     def _put_or_post(self, rank: int, channel: Channel, step: int, nodes: np.ndarray, rows: torch.Tensor) -> None:
         if rank == self._rank:

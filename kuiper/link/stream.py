@@ -22,10 +22,12 @@ from kuiper.link.handshake import SILENCE_SECONDS, shut
 from kuiper.link.order import Order
 from kuiper.link.wire import Header
 
-GOODBYE, DIRECTORY, READY = 1, 2, 3
+GOODBYE, DIRECTORY, READY, FAILURE = 1, 2, 3, 4
 """Kinds of control frames, in their header's `flags`."""
 LEFT = "left"
 """The reason that `gone` is given for an orderly goodbye."""
+FAILED = "ended with an error"
+"""The reason that `gone` is given when the process says that it failed."""
 SILENT = f"was silent for {SILENCE_SECONDS} s: its host, or the link to it, is down"
 """The reason that `gone` is given for a link that is cut."""
 _JOIN_BYTES = 16384
@@ -100,7 +102,7 @@ def control_frame(kind: int, payload: bytes = b"") -> Frame:
     return Frame(wire.CONTROL, header.pack(), memoryview(payload))
 
 
-_GOODBYE_FRAME = control_frame(GOODBYE)
+_FAREWELL = {LEFT: control_frame(GOODBYE), FAILED: control_frame(FAILURE)}
 
 
 class Peer:
@@ -139,10 +141,10 @@ class Peer:
         """Wait until everything queued is with the operating system, or the peer is gone."""
         return self._sender.flush(deadline)
 
-    def leave(self) -> None:
-        """Say goodbye after what is queued."""
+    def leave(self, reason: str = LEFT) -> None:
+        """Say goodbye after what is queued, or that this process has failed."""
         self.leaving = True
-        self._sender.post(_GOODBYE_FRAME)
+        self._sender.post(_FAREWELL[reason])
 
     def overdue(self, now: float) -> bool:
         """Whether the peer has begun a frame and does not complete it."""
@@ -216,7 +218,7 @@ class Sender(threading.Thread):
                 self._write(frame)
                 if frame.channel != wire.CONTROL:
                     peer.office.bytes_out[peer.rank] += len(frame.prefix) + len(frame.rows)
-                if frame is _GOODBYE_FRAME:
+                if frame in _FAREWELL.values():
                     socket.socket.shutdown(self._connection, socket.SHUT_WR)
                     return
                 del frame  # its rows are not to be kept while the next one is waited for
@@ -283,8 +285,9 @@ class Receiver(threading.Thread):
             header = wire.unpack(view)
             self.due = _by_when(header.length)
             if header.channel == wire.CONTROL:
-                if header == Header(wire.CONTROL, GOODBYE, 0, 0, 0, 0):
-                    return LEFT
+                for reason, kind in ((LEFT, GOODBYE), (FAILED, FAILURE)):
+                    if header == Header(wire.CONTROL, kind, 0, 0, 0, 0):
+                        return reason
                 office.control(peer, header, self._take)
             elif self._rows(header):
                 office.bytes_in[peer.rank] += wire.HEADER_BYTES + header.length

@@ -11,7 +11,7 @@ import yaml
 from kuiper.cluster import agent
 from tests.cluster.lab import Lab
 from tests.cluster.sshd import LabHost
-from tests.integration.jobs import manager
+from tests.integration.jobs import manager, only
 from tests.integration.test_faults import wait_for
 
 LONG = {"dataset": "digits", "model": "softmax", "algorithm": "parameter_server", "aggregator": "median",
@@ -24,14 +24,16 @@ def spec(lab: Lab, folder: Path, name: str, job_conf: dict[str, Any], **more: An
     return path
 
 
-def submit(path: Path, *arguments: str) -> dict[str, Any]:
+def submit(path: Path, *arguments: str) -> Any:
+    """The job, or the jobs of several seeds."""
     done = manager("submit", str(path), "--json", *arguments)
     assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
-    return json.loads(done.stdout)
+    jobs = json.loads(done.stdout)
+    return jobs[0] if len(jobs) == 1 else jobs
 
 
 def status(name: str) -> dict[str, Any]:
-    return json.loads(manager("status", name, "--json").stdout)
+    return only(manager("status", name, "--json"))
 
 
 def step(name: str) -> int:

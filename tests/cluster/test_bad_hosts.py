@@ -20,7 +20,7 @@ import yaml
 from kuiper.cluster import agent
 from kuiper.cluster.paths import known_hosts
 from tests.cluster.lab import Lab, LabHost
-from tests.integration.jobs import manager
+from tests.integration.jobs import manager, only
 
 pytestmark = pytest.mark.cluster
 CONF = {"dataset": "digits", "model": "softmax", "algorithm": "parameter_server", "aggregator": "median",
@@ -189,7 +189,7 @@ def nothing_left(lab: Lab, folder: Path) -> None:
         assert not on_it.exists() or runs, list(on_it.iterdir())
     for run in runs:
         assert not agent.marked(KUIPER_RUN=run.name)
-        seen = json.loads(manager("status", run.name, "--json").stdout)
+        seen = only(manager("status", run.name, "--json"))
         assert seen["state"] == "FAILED" and seen["reason"]
 
 
@@ -283,7 +283,7 @@ def test_a_clock_that_is_wrong_changes_nothing(lab: Lab, tmp_path: Path) -> None
         assert "is +36" in clocks[0]["detail"] and doctor.returncode == 0
         done = manager("submit", str(path))
         assert done.returncode == 0, done.stderr
-        seen = json.loads(manager("status", tmp_path.name, "--json").stdout)
+        seen = only(manager("status", tmp_path.name, "--json"))
         assert {process["state"] for process in seen["processes"]} == {"RUNNING"}
         assert all(0 <= process["heartbeat_age"] < 60 for process in seen["processes"])
         assert manager("stop", tmp_path.name).returncode == 0

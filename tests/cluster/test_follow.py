@@ -49,7 +49,7 @@ def test_no_line_is_lost_or_doubled(lab: Lab, tmp_path: Path, request: pytest.Fi
     for process in ("ps", "worker_1", "worker_2", "worker_3"):
         own = [line.partition("| ")[2] for line in lines if line.startswith(process)]
         assert own == [*(f"line {number}" for number in range(1, len(own))), "line last"], process
-    reached = [json.loads(line)["processes"][2]["reached"] for line in seen.read_text().splitlines()]
+    reached = [json.loads(line)[0]["processes"][2]["reached"] for line in seen.read_text().splitlines()]
     assert reached[0] and reached[-1] and not all(reached)
 
 

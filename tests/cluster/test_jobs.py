@@ -262,3 +262,22 @@ def test_a_host_with_other_files_is_named(lab: Lab, tmp_path: Path) -> None:
     assert manager("submit", str(path), "--follow", "-o", "allow_different_data=true").returncode == 0
     for host in lab.hosts:
         Path(host.home, "held.npz").unlink()
+
+
+def test_a_worker_killed_before_it_joins_is_not_waited_for(lab: Lab, tmp_path: Path) -> None:
+    """Its agent, on another host than the server, has that told."""
+    gate = tmp_path / "gate"
+    hold = f"test $KUIPER_PROCESS != worker_2 || until test -e {gate}; do sleep 0.1; done"
+    conf = {**LONG, "num_workers": 7, "steps": 20, "join_timeout": "1h"}
+    path = spec(lab, tmp_path, "killed", conf, setup_commands=[hold])
+    job = submit(path)
+    folder = there(lab.hosts[2], job, "worker_2")
+    os.kill(json.loads((folder / "proc.json").read_text())["pid"], signal.SIGKILL)
+    wait_for(lambda: (folder / "exit.json").exists())
+    gate.touch()  # for the one that tells it
+    assert manager("wait", "killed", timeout=200).returncode == 0
+    seen = status("killed")
+    assert [process["state"] for process in seen["processes"]] == ["SUCCEEDED", "SUCCEEDED", "FAILED", "SUCCEEDED"]
+    [gone] = events(there(lab.hosts[0], job, ""), "gone")
+    assert gone["rank"] == 2 and "did not join" not in gone["reason"]
+    wait_for(lambda: not agent.marked(KUIPER_RUN=job["run_id"]))

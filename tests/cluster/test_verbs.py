@@ -41,7 +41,7 @@ def test_submit_does_what_plan_said(lab: Lab, tmp_path: Path, monkeypatch: pytes
     for host in lab.hosts:
         host.start()
     before = [set(Path(host.home).rglob("*")) for host in lab.hosts]
-    planned = says("plan", str(path), "--ask")
+    [planned] = says("plan", str(path), "--ask")
     assert [set(Path(host.home).rglob("*")) for host in lab.hosts] == before
     assert "not to be shown" not in json.dumps(planned) + unasked.stdout and planned["secrets"] == ["API_KEY"]
     job = submit(path)
@@ -62,20 +62,20 @@ def test_submit_does_what_plan_said(lab: Lab, tmp_path: Path, monkeypatch: pytes
         assert {key: order[key] for key in ("env", "cwd", "setup_commands")} == {
             key: process[key] for key in ("env", "cwd", "setup_commands")}
         assert plan["code"]["sent"] or plan["code"]["folder"] == order["cwd"]
-    assert {one["code"]["sent"] for one in says("plan", str(path), "--ask")["hosts"][1:]} == {False}
+    assert {one["code"]["sent"] for one in says("plan", str(path), "--ask")[0]["hosts"][1:]} == {False}
 
 
 def test_retry_runs_the_same_code_and_show_compares(lab: Lab, tmp_path: Path) -> None:
     first = submit(spec(lab, tmp_path, "again", SHORT))
     assert manager("wait", "again").returncode == 0
-    again = says("retry", "again", "--follow")
+    [again] = says("retry", "again", "--follow")
     assert again["run_id"] != first["run_id"] and again["state"] == "SUCCEEDED"
     for run in (first, again):
         assert manager("collect", run["run_id"]).returncode == 0
     assert trajectory(again["run_dir"]) == trajectory(first["run_dir"])
-    compared = says("show", first["run_id"], again["run_id"])
+    compared = says("show", first["run_id"], again["run_id"])["differences"]
     assert compared["config"] == compared["environment"] == {} and compared["code"]["same"]
-    assert says("show", "again")["retry_of"] == first["run_id"]
+    assert says("show", "again")["runs"][0]["retry_of"] == first["run_id"]
     assert manager("plot", first["run_id"], "again", "-o", str(tmp_path / "both.png")).returncode == 0
     code = there(lab.hosts[1], again, "worker_1").parents[3] / "code"
     code.rename(code.with_name("gone"))
@@ -147,8 +147,8 @@ def test_an_installed_package_does_the_same(lab: Lab, tmp_path: Path) -> None:
     path = spec(lab, tmp_path, "installed", SHORT)
     done = run("submit", str(path), "--json")
     assert done.returncode == 0, done.stderr
-    job = json.loads(done.stdout)
+    [job] = json.loads(done.stdout)
     waited = run("wait", "installed")
     assert waited.returncode == 0 and run("collect", "installed").returncode == 0
     where = json.loads((Path(job["run_dir"]) / "code.json").read_text())["digest"]
-    assert where == says("plan", str(path))["code"]["digest"]  # as from a checkout
+    assert where == says("plan", str(path))[0]["code"]["digest"]  # as from a checkout

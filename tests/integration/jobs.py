@@ -29,11 +29,17 @@ def manager(*arguments: str, timeout: float = 120) -> subprocess.CompletedProces
                           capture_output=True, text=True, timeout=timeout)
 
 
+def only(done: subprocess.CompletedProcess) -> dict[str, Any]:
+    """What --json says of the one job that a name stands for."""
+    [job] = json.loads(done.stdout)
+    return job
+
+
 def follow(spec: Path, *arguments: str, timeout: float = 120) -> dict[str, Any]:
     """Submit, wait for the end, and return what `--follow --json` says; it must have succeeded."""
     done = manager("submit", str(spec), "--follow", "--json", *arguments, timeout=timeout)
     assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout)
+    return only(done)
 
 
 def events(run_dir: str | Path, kind: str, process: str = "ps") -> list[dict[str, Any]]:

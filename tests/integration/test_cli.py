@@ -77,7 +77,7 @@ def test_errors_are_messages_with_exit_codes(tmp_path: Path, conf: Path) -> None
 
 def test_a_simulation_followed_to_its_end(conf: Path) -> None:
     done = manager("submit", conf, "--simulate", "--follow", "--json")
-    result = json.loads(done.stdout)
+    [result] = json.loads(done.stdout)
     assert {key: result[key] for key in ("job_name", "state", "exit_code")} == {
         "job_name": "hello", "state": "SUCCEEDED", "exit_code": 0
     }  # fmt: skip
@@ -87,7 +87,7 @@ def test_a_simulation_followed_to_its_end(conf: Path) -> None:
     assert run_dir.name == result["run_id"] and (run_dir / "ps" / "training_perf").exists()
     [listed] = json.loads(manager("list", "--json").stdout)
     assert listed == result
-    status = json.loads(manager("status", "hello", "--json").stdout)
+    [status] = json.loads(manager("status", "hello", "--json").stdout)
     assert [process["state"] for process in status["processes"]] == ["SUCCEEDED"]
     assert manager("wait", "hello", "-q").stdout == ""
     assert "hello" in manager("list").stdout and result["run_id"] in manager("status", "hello").stdout
@@ -107,7 +107,7 @@ def test_leaving_a_job_does_not_stop_it(conf: Path) -> None:
     manager("submit", conf, "--simulate", code=5)
     assert manager("status", "hello", "-q").stdout == "RUNNING\n"
     manager("wait", "hello", "--timeout", "0", code=101)
-    stopped = json.loads(manager("stop", "hello", "--json").stdout)
+    [stopped] = json.loads(manager("stop", "hello", "--json").stdout)
     assert stopped["state"] == "STOPPED" and identity.marked(stopped["run_id"]) == []
     manager("wait", "hello", code=103)
     assert "no process of it is left" in manager("stop", "hello").stdout

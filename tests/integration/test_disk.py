@@ -17,7 +17,7 @@ from kuiper.cluster.snapshot import pack
 from kuiper.record import load_perf
 from kuiper.record.checkpoint import load
 from kuiper.record.metrics import read_metrics
-from tests.integration.jobs import manager, write_spec
+from tests.integration.jobs import manager, only, write_spec
 from tests.integration.test_faults import wait_for
 
 CONF = {"dataset": "iris", "model": "softmax", "algorithm": "parameter_server", "num_workers": 2,
@@ -86,14 +86,14 @@ def test_a_disk_that_fills_up_fails_the_run_and_resume_goes_on(
     how = [] if processes else ["--simulate"]
     submitted = manager("submit", str(spec_on(disk, tmp_path, processes)), *how, "--json")
     assert submitted.returncode == 0, submitted.stderr
-    job = json.loads(submitted.stdout)
+    job = only(submitted)
     run_dir = Path(job["run_dir"])
     wait_for(lambda: len(list((run_dir / "ps" / "checkpoint").glob("*.checkpoint"))) > 1)
     disk.fill(leaving=0)
 
     assert manager("wait", "full").returncode == 100
     wait_for(lambda: not agent.marked(KUIPER_RUN=job["run_id"]))
-    seen = json.loads(manager("status", "full", "--json").stdout)
+    seen = only(manager("status", "full", "--json"))
     assert seen["state"] == "FAILED" and seen["exit_code"] == 100
     assert f"cannot write {run_dir}" in seen["reason"] and "No space left on device" in seen["reason"]
     assert json.loads(manager("list", "--json").stdout)[0]["state"] == "FAILED"
@@ -111,7 +111,7 @@ def test_a_disk_that_fills_up_fails_the_run_and_resume_goes_on(
     disk.ballast.unlink()
     resumed = manager("resume", "full", "--follow", "--json")
     assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["evaluation"]["step"] == CONF["steps"]
+    assert only(resumed)["evaluation"]["step"] == CONF["steps"]
     [again] = [event for event in read_metrics(metrics) if event["event"] == "resumed"]
     assert again["step"] >= 50
     assert not list(run_dir.rglob("*.reserved"))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kuiper.cluster import agent
-from tests.integration.jobs import ROOT, events, manager, write_spec
+from tests.integration.jobs import ROOT, events, manager, only, write_spec
 
 LONG = {"dataset": "digits", "model": "softmax", "algorithm": "parameter_server", "aggregator": "median",
         "num_workers": 4, "f": 1, "steps": 100_000, "eval_interval": 1000, "batch_size": 8}
@@ -25,7 +25,7 @@ def start(spec: Path) -> dict[str, Any]:
     """Submit detached, and wait until it trains."""
     submitted = manager("submit", str(spec), "--json")
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-    job = json.loads(submitted.stdout)
+    job = only(submitted)
     wait_for(lambda: at_step(job) > 20)
     return job
 
@@ -48,7 +48,7 @@ def kill(job: dict[str, Any], process: str, number: int = signal.SIGKILL) -> Non
 
 
 def status(job: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(manager("status", job["run_id"], "--json").stdout)
+    return only(manager("status", job["run_id"], "--json"))
 
 
 def test_up_to_f_are_survived_and_more_is_a_failure(tmp_path: Path) -> None:
@@ -71,6 +71,10 @@ def test_up_to_f_are_survived_and_more_is_a_failure(tmp_path: Path) -> None:
     assert "2 of 4 senders are alive, 3 are needed" in seen["reason"] and seen["exit_code"] == 100
     wait_for(lambda: not agent.marked(KUIPER_RUN=job["run_id"]), 20)
     assert (Path(job["run_dir"]) / "ps" / "training_perf").exists()
+    seen = status(job)  # those that end because the server failed have not succeeded, nor were they the first to fail
+    assert {process["state"] for process in seen["processes"]} == {"FAILED"}
+    assert "the server is gone: it ended with an error" in seen["processes"][1]["reason"]
+    assert "; first, worker_2: signal 9" in seen["reason"]
 
 
 def test_the_trusted_worker_is_not_replaced_by_another(tmp_path: Path) -> None:
@@ -114,7 +118,8 @@ def test_a_worker_that_stops_reading_and_writing_costs_only_its_rows(tmp_path: P
 
 
 def test_a_worker_killed_while_it_starts_is_survived(tmp_path: Path) -> None:
-    conf = {**LONG, "steps": 20, "join_timeout": 15}
+    """It is not waited for until join_timeout is over: its agent has said how it ended."""
+    conf = {**LONG, "steps": 20, "join_timeout": "1h"}
     path = write_spec(tmp_path, "startup", conf, 4)
     submit = subprocess.Popen([sys.executable, str(ROOT / "manager.py"), "submit", str(path), "--follow", "--json"],
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -123,8 +128,9 @@ def test_a_worker_killed_while_it_starts_is_survived(tmp_path: Path) -> None:
     kill({"run_dir": next(folder.iterdir())}, "worker_3")
     said, complaint = submit.communicate(timeout=90)
     assert submit.returncode == 0, complaint
-    job = json.loads(said)
-    assert job["state"] == "SUCCEEDED" and events(job["run_dir"], "gone")[0]["rank"] == 3
+    [job] = json.loads(said)
+    [gone] = events(job["run_dir"], "gone")
+    assert job["state"] == "SUCCEEDED" and (gone["rank"], gone["reason"]) == (3, "ended by signal 9")
     assert {step["rows"] for step in events(job["run_dir"], "step")} == {3}
 
 
@@ -155,7 +161,7 @@ def test_stop_leaves_nothing(algorithm: str, tmp_path: Path) -> None:
     assert agent.marked(KUIPER_RUN=job["run_id"])
     stopped = manager("stop", "stopped", "--json")
     assert stopped.returncode == 0, stopped.stderr
-    assert json.loads(stopped.stdout)["state"] == "STOPPED"
+    assert only(stopped)["state"] == "STOPPED"
     assert not agent.marked(KUIPER_RUN=job["run_id"])
     assert manager("stop", "stopped").returncode == 0
     assert manager("wait", job["run_id"]).returncode == 103

@@ -62,6 +62,26 @@ def test_what_arrives_is_what_was_sent(mesh, tls: Path, secure: bool) -> None:
     assert server.bytes_in[1] == first.bytes_out[0] == wire.frame_bytes(GRADIENT, 2, 2)
 
 
+def test_a_process_that_fails_says_so(mesh, tls: Path) -> None:
+    server, worker, other = start(mesh, range(1, 3), tls)
+    worker.close(failed=True)
+    server.inbox.wait(lambda: server.inbox.lost == [(1, "ended with an error")])
+
+
+def test_nobody_is_waited_for_who_has_ended(mesh, tls: Path) -> None:
+    server, worker = mesh(0, tls), mesh(1, tls)
+    endpoint = server.listen()
+    ends: list[int] = []
+
+    def ended(rank: int) -> str:
+        if not ends:
+            threading.Thread(target=worker.join, args=(*endpoint, 10)).start()
+        ends.append(rank)
+        return "signal 9" if rank != 1 else ""
+
+    assert server.wait_joined(3600, ended) == {1} and 1 in ends
+
+
 def test_close_delivers_what_is_queued_and_says_left(mesh, tls: Path) -> None:
     server, first, second = start(mesh, range(1, 3), tls)
     rows = torch.ones(2, WIDTH)

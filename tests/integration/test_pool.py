@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kuiper.cluster import agent
-from tests.integration.jobs import events, follow, manager, trajectory, write_spec
+from tests.integration.jobs import events, follow, manager, only, trajectory, write_spec
 from tests.integration.test_faults import at_step, start, status, wait_for
 from tests.integration.test_parity import COMMON, FAMILIES
 
@@ -65,7 +65,7 @@ def test_stop_leaves_nothing_of_a_pool(tmp_path: Path) -> None:
     job = start(write_spec(tmp_path, "stopped", LONG, 0, mode="simulate"))
     assert at_step(job) and len(members(job)) == 2
     stopped = manager("stop", "stopped", "--json")
-    assert json.loads(stopped.stdout)["state"] == "STOPPED"
+    assert only(stopped)["state"] == "STOPPED"
     assert not agent.marked(KUIPER_RUN=job["run_id"])
     assert not events(job["run_dir"], "end")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from kuiper.cluster.spec import load
 from kuiper.config.compose import compose
 from kuiper.process import Process
 from kuiper.record import load_perf
-from tests.integration.jobs import events, follow, manager, trajectory, write_spec
+from tests.integration.jobs import events, follow, manager, only, trajectory, write_spec
 from tests.integration.test_faults import at_step, kill, start, wait_for
 from tests.integration.test_parity import COMMON, FAMILIES
 
@@ -142,7 +141,7 @@ def test_processes_go_on_with_the_same_bits(family: str, tmp_path: Path) -> None
         expected = int(newest.stem) - 2
     done = manager("resume", "job", "--follow", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout)["state"] == "SUCCEEDED"
+    assert only(done)["state"] == "SUCCEEDED"
     assert trajectory(run_dir) == trajectory(whole)
     assert evaluations(run_dir, NOT_OF_THE_MODEL) == evaluations(whole, NOT_OF_THE_MODEL)
     for process in ("ps", "worker_1", "worker_2"):

@@ -18,7 +18,7 @@ from kuiper.cluster.spec import Spec, load
 from kuiper.cluster.states import JobStatus, State
 from kuiper.cluster.stop import stop_all
 from kuiper.cluster.store import Job
-from kuiper.errors import ConflictError, HostError, UsageError
+from kuiper.errors import ConflictError, HostError
 from kuiper.record import load_perf
 from tests.integration.jobs import manager, write_spec
 from tests.integration.test_faults import wait_for
@@ -55,17 +55,17 @@ def test_three_seeds_in_order_one_stopped_in_the_queue_and_resumed(tmp_path: Pat
     for options in (["seed=1"], ["seed=1", "job_name=trial-seed3"]):  # `trial` is theirs
         with pytest.raises(ConflictError):
             launch.submit(load(path, options))
-    assert says("stop", "trial-seed2")["state"] == "STOPPED"
+    assert says("stop", "trial-seed2")[0]["state"] == "STOPPED"
     assert states("trial") == ["RUNNING", "STOPPED", "QUEUED"]
     gate.touch()
     assert [job["state"] for job in says("wait", "trial", code=103)] == ["SUCCEEDED", "STOPPED", "SUCCEEDED"]
     first, third = (read(jobs[index]["run_dir"], "exit.json") for index in (0, 2))
     assert third["started"] >= first["ended"]
 
-    [resumed] = [says("resume", "trial", "--follow")]  # only what had not succeeded
+    [resumed] = says("resume", "trial", "--follow")  # only what had not succeeded
     assert resumed["job_name"] == "trial-seed2" and resumed["state"] == "SUCCEEDED"
     assert states("trial") == ["SUCCEEDED"] * 3
-    with pytest.raises(UsageError, match="trial-seed1 .* has succeeded"):
+    with pytest.raises(ConflictError, match="trial-seed1 .* has succeeded"):
         resume(store.find("trial"))
 
     finals, clocks = [], []

@@ -48,34 +48,34 @@ def test_smoke_needed_retry_and_show(tmp_path: Path) -> None:
     assert [event["step"] for event in events(smoke["run_dir"], "step")] == [1, 2]
     first = follow(path, "--simulate", "--needed")
     assert len(events(first["run_dir"], "step")) == 6  # the smoke test was another experiment
-    assert says("submit", str(path), "--simulate", "--needed")["run_id"] == first["run_id"]
+    assert says("submit", str(path), "--simulate", "--needed")[0]["run_id"] == first["run_id"]
     some = manager("submit", str(path), "--simulate", "--needed", "--follow", "-o", "seed=[1,2]")
     assert some.returncode == 0, some.stderr
     more = manager("submit", str(path), "--simulate", "--needed", "--follow", "-o", "seed=[1,2,3]")
     assert more.returncode == 0 and more.stdout.count("SUCCEEDED") == 1 and "job-seed3" in more.stdout
 
-    again = says("retry", first["run_id"], "--follow")
+    [again] = says("retry", first["run_id"], "--follow")
     assert trajectory(again["run_dir"]) == trajectory(first["run_dir"])
-    same = says("show", first["run_id"], again["run_id"])
+    same = says("show", first["run_id"], again["run_id"])["differences"]
     assert same["config"] == same["environment"] == {} and same["code"] == {
         "same": True, "digests": same["code"]["digests"], "files": {}}
-    other = says("show", smoke["run_id"], "job-seed3")
+    other = says("show", smoke["run_id"], "job-seed3")["differences"]
     assert other["config"]["steps"] == [2, 6] and other["config"]["seed"] == [1, 3]
     assert other["result"]["evaluations"] == [2, 4]
-    one = says("show", again["run_id"])
+    [one] = says("show", again["run_id"])["runs"]
     assert one["retry_of"] == first["run_id"] and one["config"]["optimizer.lr"] == 0.1
     assert one["result"]["best_top_1"] >= one["result"]["top_1"] > 0
     code = Path(again["run_dir"], "code.json")
     record = json.loads(code.read_text())
     record["digest"], record["files"]["kuiper/run.py"] = "other", "other"
     code.write_text(json.dumps(record))
-    assert says("show", first["run_id"], again["run_id"])["code"]["files"] == {"kuiper/run.py": "changed"}
+    assert says("show", first["run_id"], again["run_id"])["differences"]["code"]["files"] == {"kuiper/run.py": "changed"}
 
 
 def test_a_retried_seed_takes_its_place(tmp_path: Path) -> None:
     follow_all = ["submit", str(write_spec(tmp_path, "job", CONF, 0)), "--simulate", "-f", "-o", "seed=[1,2]"]
     first, second = says(*follow_all)
-    again = says("retry", "job-seed1", "--follow")
+    [again] = says("retry", "job-seed1", "--follow")
     assert [job.run_id for job in find("job")] == [again["run_id"], second["run_id"]]
     both = says("retry", "job", "--follow")
     assert [job.run_id for job in find("job")] == [job["run_id"] for job in both]
@@ -86,7 +86,7 @@ def test_plan_tells_and_makes_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("API_KEY", "not to be shown")
     path = write_spec(tmp_path, "job", CONF, 2, secrets=["API_KEY"])
     before = sorted(tmp_path.rglob("*"))
-    text, planned = manager("plan", str(path)), says("plan", str(path))
+    text, [planned] = manager("plan", str(path)), says("plan", str(path))
     assert text.returncode == 0 and sorted(tmp_path.rglob("*")) == before
     assert "API_KEY" in text.stdout and "not to be shown" not in text.stdout + json.dumps(planned)
     run = follow(path)

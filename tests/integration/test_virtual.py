@@ -5,14 +5,13 @@ Quorums, stragglers, deadlines and overcommitment included: losses, models, cloc
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kuiper.cluster import agent
-from tests.integration.jobs import events, follow, manager, trajectory, write_spec
+from tests.integration.jobs import events, follow, manager, only, trajectory, write_spec
 from tests.integration.test_faults import at_step, kill, start, wait_for
 from tests.integration.test_parity import COMMON
 from tests.integration.test_resume import killed
@@ -56,7 +55,7 @@ def test_state_at_the_nodes_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     run_dir = killed(tmp_path, {**conf, "clock": "virtual"}, 3, 8)
     done = manager("resume", "job", "--follow", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout)["state"] == "SUCCEEDED"
+    assert only(done)["state"] == "SUCCEEDED"
     [resumed] = events(run_dir, "resumed")
     assert resumed["step"] in (4, 6)
     assert trajectory(run_dir) == trajectory(whole) and course(run_dir) == course(whole)

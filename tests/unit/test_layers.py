@@ -19,8 +19,8 @@ ROOT = Path(kuiper.__file__).parent
 _MATHS = "errors random"
 _PURE = "aggregation attacks topology selection optim data models"
 _TORCH_FREE_CONFIG = ("config.compose config.schema config.source config.choices config.metadata "
-                      "config.sizes config.modules config.signatures config.bounds config.tree "
-                      "config.targets config.nested config.kuiper_keys config.kuiper_conf")
+                      "config.sizes config.modules config.signatures config.bounds config.tree config.targets "
+                      "config.nested config.kuiper_keys config.kuiper_conf config.slips")
 LAYERS: dict[str, str] = {
     "errors": "",
     "random": "",
@@ -48,7 +48,7 @@ LAYERS: dict[str, str] = {
     "process": f"{_MATHS} {_PURE} algorithms link learner record config.build pool run_data code_digest",
     "pool": "config.build learner",
     "trial": "errors data learner record config.build config.bounds",
-    "run": "errors record.atomic process pool",
+    "run": "errors record.atomic record.log process pool",
     # the control plane
     "config": f"errors registry {_TORCH_FREE_CONFIG}",
     "cluster": f"errors places code_digest registry {_TORCH_FREE_CONFIG}",

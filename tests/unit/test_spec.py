@@ -167,7 +167,7 @@ def test_job_names(spec, name):
     [
         ("jobname: x", "jobname", "did you mean 'job_name'?"),
         ("seed: 3", "seed", "move it into job_conf"),
-        ("limits: {duration: soon}", "limits.duration", "30s or 2h"),
+        ("limits: {duration: soon}", "limits.duration", "30s, 5m, 2h or 1d"),
         ("limits: {durations: 2h}", "limits.durations", "did you mean 'duration'?"),
         ("limits: 3", "limits", "a mapping"),
         ("mode: simulation", "mode", "one of cluster, simulate"),

@@ -108,6 +108,13 @@ def test_the_first_process_that_went_wrong_is_the_reason(when: float) -> None:
     assert seen.state.exit_code == 100
 
 
+def test_who_ends_because_the_server_did_is_not_the_first() -> None:
+    ps = ended(code=100, reason="failed", first_error="RecordError: no room", ended=60.0)
+    worker = ended("worker_1", code=100, reason="failed", first_error="JobFailed: the server is gone: it ended", ended=50.0)
+    assert job(ps, worker).reason == "ps: exit code 100: RecordError: no room"
+    assert "worker_1" in job(status(**RUNNING), worker).reason
+
+
 def test_stopped_is_said_only_when_nothing_lives() -> None:
     stopped = ended(code=None, reason="stopped")
     assert job(stopped, status("worker_1", **RUNNING)).state is State.STOPPING
