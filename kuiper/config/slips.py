@@ -65,8 +65,8 @@ def _candidates(kind: str, value: Any) -> Iterator[Any]:
             yield from (None, "none")
     elif isinstance(value, bool):
         yield from (str(value).lower(), None if value is False else value)
-    elif isinstance(value, int | float):
-        yield from (int(value) if abs(value) < 1e18 and value == int(value) else value, value / 100)
+    elif isinstance(value, int | float) and abs(value) < 1e18:
+        yield from (int(value) if value == int(value) else value, value / 100)
         yield from (str(value), f"{value}-{value}", [value])
     elif isinstance(value, list) and len(value) == 1:
         yield value[0]

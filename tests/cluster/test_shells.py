@@ -16,8 +16,7 @@ import pytest
 
 from kuiper.cluster import agent, shell
 from kuiper.cluster.host import Address
-from kuiper.cluster.login import Login
-from kuiper.cluster.shell import START_UP_FILES, STARTUP, Shells
+from kuiper.cluster.shell import START_UP_FILES, STARTUP
 from kuiper.cluster.ssh import SshHost
 from kuiper.errors import HostError
 from tests.cluster.lab import Lab, LabHost

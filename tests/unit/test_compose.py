@@ -101,7 +101,7 @@ def test_ways_to_set_a_parameter(job, form):
         ({"batch_size": 0}, "batch_size", "at least 1"),
         ({"epochs": float("inf"), "steps": ...}, "epochs", "a number above 0"),
         ({"loss": "cross_entropi"}, "loss", "did you mean 'cross_entropy'?"),
-        ({"deadline": "soon"}, "deadline", "30s or 2h"),
+        ({"deadline": "soon"}, "deadline", "30s, 5m, 2h or 1d"),
         ({"ports": "29650-29600"}, "ports", "no range"),
         ({"ports": 29600}, "ports", "a range such as"),
         ({"num_workers": 1}, "num_workers", "2 processes"),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kuiper.cluster import agent, survey
 from kuiper.cluster.host import LocalHost
@@ -149,8 +150,10 @@ def test_a_host_puts_in_its_own_home_and_user(tmp_path: Path, monkeypatch: pytes
     python.symlink_to(sys.executable)
     host = LocalHost()
     for word in ("$HOME/$USER/python", "~/${USER}/python", "${HOME}/ann/python"):
-        host.python = word
-        facts = survey.survey(host, "$HOME/${USER}/kuiper")
+        entry = {"host": "localhost", "python": word}
+        (tmp_path / "conf.yml").write_text(yaml.safe_dump(
+            {"job_name": "x", "ps_ip": "localhost", "worker_ips": [entry], "job_conf": {}}))
+        facts = survey.survey(load(tmp_path / "conf.yml"), host, "$HOME/${USER}/kuiper")
         assert (facts["path"], facts["base"]) == (str(python), str(python.parent / "kuiper"))
 
 
