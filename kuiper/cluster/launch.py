@@ -96,6 +96,7 @@ def launch(
         say(f"note: {line}")
     for name in names:
         refuse_second(name)  # before hosts are bothered; again below, where nobody can come between
+    check_ports(configs[0], len(configs))
     hosts = [process.host for process in plan(specs[0], configs[0])]
     snapshot = code_of(spec)
     grounds = prepare(spec, hosts, snapshot, say)

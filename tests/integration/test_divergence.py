@@ -18,17 +18,17 @@ def test_every_mode_names_the_same_step_and_stop_fails(tmp_path: Path) -> None:
     found = {}
     for mode, options in modes.items():
         done = manager("submit", spec, "--follow", *options)
-        assert "diverged at step" in done.stdout, done.stdout + done.stderr
+        assert "diverged at round " in done.stdout, done.stdout + done.stderr
         [listed] = json.loads(manager("list", "-n", "1", "--json").stdout)
         [event] = events(listed["run_dir"], "diverged")
         found[mode] = event["step"], event["reason"]
         assert listed["diverged"] == event["step"]
         assert done.returncode == listed["exit_code"] == (100 if mode == "virtual" else 0)
     assert len(set(found.values())) == 1
-    assert listed["state"] == "FAILED" and f"diverged at step {event['step']}: " in listed["reason"]
+    assert listed["state"] == "FAILED" and f"diverged at round {event['step']}: " in listed["reason"]
     assert "-> lower optimizer.lr" in done.stdout
     status = manager("status", "wild").stdout
-    assert f"FAILED  diverged at step {event['step']}" in status
+    assert f"FAILED  diverged at round {event['step']}" in status
     again = manager("resume", "wild", "--follow")  # from the checkpoint before
-    assert again.returncode == 100 and f"diverged at step {event['step']}" in again.stdout
+    assert again.returncode == 100 and f"diverged at round {event['step']}" in again.stdout
     assert len(events(listed["run_dir"], "diverged")) == 1

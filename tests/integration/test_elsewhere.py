@@ -35,11 +35,11 @@ def move(*paths: Path) -> None:
 def test_a_job_of_another_machine(tmp_path: Path) -> None:
     """Its agent is at work all the time, only seen as from another machine; it hears of a stop all the same."""
     spec = write_spec(tmp_path, "job", CONF, 0)
-    job = says("submit", str(spec), "--simulate")
+    [job] = says("submit", str(spec), "--simulate")
     folder = Path(job["run_dir"]) / "ps"
     wait_for(lambda: (folder / "heartbeat").exists() and (folder / "proc.json").exists())
     move(folder / "agent.lock", folder / "proc.json")
-    seen = says("status", "job", code=104)
+    [seen] = says("status", "job", code=104)
     [process] = seen["processes"]
     assert seen["state"] == process["state"] == "RUNNING" and not process["reached"]
     assert "it was started on login2" in process["reason"]
@@ -47,7 +47,7 @@ def test_a_job_of_another_machine(tmp_path: Path) -> None:
     assert "is RUNNING" in manager("submit", str(spec), "--simulate").stderr
     assert manager("resume", "job").returncode == 5 and (folder / "proc.json").exists()
     assert says("clean", "--older-than", "0s", "--dry-run")["runs"] == []
-    assert says("stop", "job", "--grace", "5")["state"] == "STOPPED"
+    assert says("stop", "job", "--grace", "5")[0]["state"] == "STOPPED"
     assert json.loads((folder / "exit.json").read_text())["reason"] == "stopped"
     assert not agent.marked(KUIPER_RUN=job["run_id"])
 

@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def start(spec: Spec, does: str = "work", join_timeout: float = 20.0) -> Job:
         processes = spec.processes(4, simulate=False)
         return {
             "job": {"mode": "cluster", "run_id": run_id},
-            "processes": [{"name": one.name, "nodes": one.nodes} for one in processes],
+            "processes": [asdict(one) for one in processes],
             "conf": {"num_workers": 4, "ports": None, "threads": 1, "security": "tls",
                      "join_timeout": join_timeout, "algorithm": {"_peers_": False}},
         }
@@ -203,8 +204,10 @@ def test_a_submitter_that_dies_in_the_middle(spec: Spec) -> None:
     submitter = os.fork()
     if submitter == 0:
         cluster_start._await_heartbeats = lambda job: os._exit(0)  # type: ignore[assignment]
-        start(spec)
-        os._exit(1)
+        try:
+            start(spec)
+        finally:
+            os._exit(1)
     assert os.waitpid(submitter, 0)[1] == 0
     [job] = store.find("trial")
     while any(process.pid is None for process in store.observe([job], detailed=True)[0].processes):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import kuiper
-from tests.integration.jobs import manager, write_spec
+from tests.integration.jobs import manager, only, write_spec
 from tests.integration.test_faults import wait_for
 
 CONF = {"algorithm": "parameter_server", "aggregator": "mine", "model": "softmax", "dataset": "iris", "num_workers": 2,
@@ -79,11 +79,11 @@ def test_an_edit_after_the_submit_changes_no_run_of_it(tmp_path: Path) -> None:
     (tmp_path / "picture.png").touch()
     resumed = manager("resume", "job-seed1", "--follow")
     assert resumed.returncode == 0 and "has changed since" in resumed.stderr and "in 2 files" in resumed.stderr
-    again = says("retry", "job-seed2", "--follow")
+    [again] = says("retry", "job-seed2", "--follow")
     for run in (first, second, again):
         assert versions(run["run_dir"]) == {"version 1"}
         assert digests(run["run_dir"]) == digests(first["run_dir"]) and len(digests(run["run_dir"])) == 1
-    assert says("show", first["run_id"], again["run_id"])["code"]["same"]
+    assert says("show", first["run_id"], again["run_id"])["differences"]["code"]["same"]
 
     [snapshot] = (tmp_path / "logs" / ".code").iterdir()
     (snapshot / "spec" / "helper.py").chmod(0o644)
@@ -116,28 +116,28 @@ def test_an_edit_of_the_package_changes_no_run_either(tmp_path: Path) -> None:
                               text=True, timeout=120)
 
     spec = write_spec(tmp_path, "job", {**CONF, "aggregator": "median"}, 0, mode="simulate")
-    first = json.loads(run("submit", str(spec), "--follow").stdout)
+    first = only(run("submit", str(spec), "--follow"))
     assert first["state"] == "SUCCEEDED"
     rule = source / "kuiper" / "aggregation" / "median.py"
     rule.write_text(rule.read_text() + "\nraise ValueError('edited')\n")
-    assert json.loads(run("retry", "job", "--follow").stdout)["state"] == "SUCCEEDED"
-    edited = json.loads(run("submit", str(spec), "--follow").stdout)
+    assert only(run("retry", "job", "--follow"))["state"] == "SUCCEEDED"
+    edited = only(run("submit", str(spec), "--follow"))
     assert edited["state"] == "FAILED" and "edited" in edited["reason"]
     assert len(digests(first["run_dir"])) == 1
     assert json.loads((Path(edited["run_dir"]) / "code.json").read_text())["digest"] not in digests(first["run_dir"])
     shutil.rmtree(source)
-    assert says("retry", first["run_id"], "--follow")["state"] == "SUCCEEDED"
+    assert says("retry", first["run_id"], "--follow")[0]["state"] == "SUCCEEDED"
 
 
 def test_what_lies_beside_the_spec_changes_no_digest(tmp_path: Path) -> None:
     """Nor does it keep the modules out, however large it is."""
     spec = own_rule(tmp_path)
-    first = says("submit", str(spec), "--simulate", "--follow")
+    [first] = says("submit", str(spec), "--simulate", "--follow")
     with open(tmp_path / "large.npz", "wb") as file:
         file.truncate(200 << 20)
     (tmp_path / "results.csv").write_text("1")
     (tmp_path / "other.yml").write_text("job_name: other")
-    second = says("submit", str(spec), "--simulate", "--follow")
+    [second] = says("submit", str(spec), "--simulate", "--follow")
     assert versions(second["run_dir"]) == {"version 1"} and digests(first["run_dir"]) == digests(second["run_dir"])
     assert len(list((tmp_path / "logs" / ".code").iterdir())) == 1
     edit(tmp_path, 2)

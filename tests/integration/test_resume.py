@@ -179,14 +179,14 @@ def test_resume_as_a_user_sees_it(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [event["step"] for event in events(run_dir, "resumed")] == [3]
     again = manager("resume", "job")
-    assert again.returncode == 2 and "has succeeded" in again.stderr
+    assert again.returncode == 5 and "has succeeded" in again.stderr
 
     long = {**conf, "steps": 1_000_000, "eval_interval": 1000}
     other = write_spec(tmp_path, "job", long, 0)
     assert manager("submit", str(other), "--simulate").returncode == 0
-    for key in ("job", run_dir.name):
-        busy = manager("resume", key)
-        assert busy.returncode == 5 and "is RUNNING" in busy.stderr
+    for key, why in (("job", "is RUNNING"), (run_dir.name, "has succeeded")):
+        refused = manager("resume", key)
+        assert refused.returncode == 5 and why in refused.stderr
     [*_, last] = sorted((tmp_path / "logs" / "job").iterdir())
     wait_for(lambda: at_step({"run_dir": last}) > 3)
     assert manager("stop", "job").returncode == 0  # which keeps a checkpoint first
@@ -197,9 +197,9 @@ def test_resume_as_a_user_sees_it(tmp_path: Path) -> None:
     assert [event["step"] for event in events(last, "resumed")] == [stopped]
     assert manager("stop", "job").returncode == 0
 
-    path = run_dir / "config.yaml"
+    path = last / "config.yaml"
     config = yaml.safe_load(path.read_text())
     config["conf"]["checkpoint_interval"] = None
     path.write_text(yaml.safe_dump(config))
-    refused = manager("resume", run_dir.name)
+    refused = manager("resume", "job")
     assert refused.returncode == 3 and "keeps no checkpoints" in refused.stderr

@@ -16,7 +16,7 @@ from kuiper.data.npz import npz
 from kuiper.errors import DifferentData
 from kuiper.link.holding import Holding, difference, pack
 from kuiper.process import Process
-from tests.integration.jobs import events, follow, manager, write_spec
+from tests.integration.jobs import events, follow, manager, only, write_spec
 from tests.integration.meshes import Raw, start
 from tests.integration.test_faults import at_step, kill, status, wait_for
 from tests.integration.test_resume import Killed, simulate
@@ -75,7 +75,7 @@ def test_other_data_at_one_process_fails_the_job(
     write(tmp_path / "other" / "data.npz", **change)
     done = manager("submit", str(spec_of(tmp_path, "other", conf)), "--follow", "--json")
     assert done.returncode == 100, done.stdout + done.stderr
-    run_dir = Path(json.loads(done.stdout)["run_dir"])
+    run_dir = Path(only(done)["run_dir"])
     told = {name: json.loads((run_dir / name / "error.json").read_text()) for name in ("ps", "worker_2")}
     assert {one["type"] for one in told.values()} == {"DifferentData"}
     assert "worker_2 on localhost holds other data" in told["ps"]["message"] and says in told["ps"]["message"]
@@ -103,7 +103,7 @@ def test_a_worker_that_is_started_again_over_other_data_is_not_let_in(tmp_path: 
             "allow_different_data": True}
     submitted = manager("submit", str(spec_of(tmp_path, "again", conf, on_failure={"retry": 5})), "--json")
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-    job = json.loads(submitted.stdout)
+    job = only(submitted)
     wait_for(lambda: at_step(job) > 5)
     write(tmp_path / "other" / "data.npz", train=1)
     kill(job, "worker_2")
