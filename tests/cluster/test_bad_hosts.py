@@ -135,7 +135,7 @@ def says_no(lab: Lab) -> dict[str, Any]:
 
 # what is done to the lab (it returns changes to the spec), what doctor and submit say of the bad host
 CASES: dict[str, tuple[Callable[[Lab], Any], str]] = {
-    "unreachable": (lambda lab: lab.hosts[BAD].stop(), "it cannot be reached: Unable to connect"),
+    "unreachable": (lambda lab: lab.hosts[BAD].stop(), "it cannot be reached: Connection refused"),
     "refused login": (lambda lab: {"auth": {"ssh_user": "nobody-here", "ssh_private_key": str(lab.key)}},
                       "does not let nobody-here in"),
     "unknown host key": (unknown_key, "its host key is not known"),
