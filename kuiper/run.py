@@ -7,6 +7,7 @@ that the process of that rank has failed for good (see cluster/agent.py).
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ import yaml
 from kuiper.errors import KuiperError, RecordError
 from kuiper.pool import Pool
 from kuiper.record.atomic import write_json, write_reserved_json
-from kuiper.record.log import bunyan_logger
+from kuiper.record.log import bunyan_handler, bunyan_logger
 
 LOCAL = "127.0.0.1"
 
@@ -78,6 +79,7 @@ def main() -> int:
         pool = Pool(run_dir, rank, count) if count else None
         from kuiper.process import Process
 
+        logging.getLogger("kuiper").addHandler(bunyan_handler(name, sys.stderr))
         resume = sys.argv[3:] == ["resume"] and attempt == 0  # one that is started again later is a newcomer
         queued = "KUIPER_QUEUED" in os.environ
         process = Process(config, run_dir, rank, listener, resume, attempt, pool, queued)

@@ -7,6 +7,7 @@ once: a gradient, a score, the rule and the attack on rows of noise.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -43,12 +44,30 @@ def trial(config: Mapping[str, Any]) -> dict[str, Any]:
         config: the resolved configuration.
 
     Returns:
-        problems: what failed, each with key, message and remedy; job: what was built, where nothing failed.
+        problems: what failed, each with key, message and remedy; warnings: what the log of a run would say;
+        job: what was built, where nothing failed.
     """
-    with tempfile.TemporaryDirectory(prefix="kuiper-trial-") as folder:
-        tried = _Trial(config, Path(folder))
-        tried.run()
-    return {"problems": tried.problems, "job": tried.built if not tried.problems else {}}
+    kept, log = _Kept(logging.WARNING), logging.getLogger("kuiper")
+    log.addHandler(kept)
+    try:
+        with tempfile.TemporaryDirectory(prefix="kuiper-trial-") as folder:
+            tried = _Trial(config, Path(folder))
+            tried.run()
+    finally:
+        log.removeHandler(kept)
+    return {"problems": tried.problems, "warnings": kept.lines, "job": tried.built if not tried.problems else {}}
+
+
+class _Kept(logging.Handler):
+    """Keeps each message once."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (line := record.getMessage()) not in self.lines:
+            self.lines.append(line)
 
 
 class _Trial:

@@ -97,7 +97,13 @@ class Rule:
 
     def influence(self, byzantine: Iterable[int]) -> float | None:
         """The part of the last result's weight that these rows had: of rows selected, how many."""
-        return None if self.weights is None else float(self.weights[list(byzantine)].sum())
+        if self.weights is None:
+            return None
+        rows = set(byzantine)
+        if wrong := sorted(row for row in rows if not 0 <= row < len(self.weights)):
+            raise SpecError(f"influence: the last call had {len(self.weights)} rows, and there is no row {wrong[0]}",
+                            f"give row numbers from 0 to {len(self.weights) - 1}")
+        return float(self.weights[sorted(rows)].sum())
 
     def copy(self, f: int | None = None, step: int | None = None) -> Rule:
         """One that goes on from the same state, and leaves this one's alone.

@@ -53,7 +53,8 @@ def check(
             print(f"{as_called(str(error))}\n\n{count} problem{'s' * (count > 1)}; nothing was started", file=sys.stderr)
         return error.exit_code
     seeds = [config["conf"]["seed"] for config in configs]
-    notes = [*spec.notes, *crowding(configs[0]), *(f"warning: {line}" for line in warnings(configs[0]["conf"]))]
+    notes = [*spec.notes, *crowding(configs[0]), *(f"warning: {line}" for line in warnings(configs[0]["conf"])),
+             *(f"warning: {line}" for line in built.pop("warnings", []))]
     if as_json:
         told = {"ok": True, "problems": [], "config": configs[0], "seeds": seeds, "notes": notes}
         print(json.dumps(told | ({"built": built} if build else {})))

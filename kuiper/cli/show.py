@@ -120,5 +120,6 @@ def evaluation_text(evaluation: Mapping[str, Any], unit: str = "step") -> str:
     """One line about an evaluation; accuracies in percent, marked where the model has diverged."""
     names = {"top_1": "accuracy", "worst": "worst node", "average_model": "average model"}
     parts = [number(evaluation.get(key), f"{label} {{:.2f}}%") for key, label in names.items()]
-    parts += [loss_text(evaluation, "{:.4f}", "test loss"), divergence_text(evaluation.get("diverged"), unit)]
+    pattern = "{:.4f}" if abs(evaluation.get("loss") or 0) < 1e6 else "{:.4g}"
+    parts += [loss_text(evaluation, pattern, "test loss"), divergence_text(evaluation.get("diverged"), unit)]
     return ", ".join(filter(None, parts))

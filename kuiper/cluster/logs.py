@@ -21,7 +21,7 @@ BUNYAN_ERROR = 50
 TAIL = 256
 """Bytes of a log that no other one has at the same place: its lines say when they were written."""
 TRIES = 3
-_CORE = frozenset({"name", "hostname", "pid", "level", "time", "msg", "v", "err"})
+_CORE = frozenset({"name", "hostname", "pid", "level", "time", "msg", "v", "err", "non_finite"})
 """Bunyan's own fields; the others are what a record is about, such as the scores of an evaluation."""
 _LEVELS = {10: "TRACE", 20: "DEBUG", 30: "INFO", 40: "WARN", 50: "ERROR", 60: "FATAL"}
 
@@ -55,7 +55,9 @@ class Line:
         clock = datetime.fromtimestamp(self.time or 0.0).strftime("%H:%M:%S")
         level = self.record.get("level")
         level = _LEVELS.get(level, "") if isinstance(level, int) else ""
-        more = "".join(f"  {key} {_value(value)}" for key, value in self.record.items() if key not in _CORE)
+        non_finite = self.record.get("non_finite")
+        values = self.record | (non_finite if isinstance(non_finite, dict) else {})
+        more = "".join(f"  {key} {_value(value)}" for key, value in values.items() if key not in _CORE)
         error = self.record.get("err")
         stack = error.get("stack") if isinstance(error, dict) else None
         return f"{clock} {level:5} {self.record['msg']}{more}" + (f"\n{stack}" if stack else "")

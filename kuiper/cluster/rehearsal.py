@@ -30,7 +30,7 @@ def build_once(spec: Spec, config: Mapping[str, Any], seconds: float = SECONDS) 
         seconds: it may take.
 
     Returns:
-        parameters, samples, shape, classes, smallest_shard: of what was built.
+        parameters, samples, shape, classes, smallest_shard: of what was built; warnings: lines about it.
 
     Raises:
         InvalidSpec: all that failed, each with its key and its place in the spec.
@@ -56,8 +56,7 @@ def build_once(spec: Spec, config: Mapping[str, Any], seconds: float = SECONDS) 
         raise InvalidSpec(
             Problem(_place(spec, config, one["key"]), f"job_conf.{one['key']}", one["message"], one["remedy"])
             for one in report["problems"])
-    built: dict[str, Any] = report["job"]
-    return built
+    return {**report["job"], "warnings": report["warnings"]}
 
 
 def _place(spec: Spec, config: Mapping[str, Any], key: str) -> str:

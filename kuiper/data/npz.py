@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from kuiper.data._labels import class_numbers
 from kuiper.data._scale import as_float32
@@ -18,6 +20,8 @@ from kuiper.places import in_full
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _UNLIKE = 30  # times: a training set that is this much brighter than its test set is in other units
+_FAR = 100  # deviations from the training set's mean: a test set that lies so far away may be in other units
+log = logging.getLogger(__name__)
 
 
 def npz(
@@ -56,6 +60,8 @@ def npz(
     _check_units(train, test, file)
     convert = _standardise if standardise else as_float32
     train_x, test_x = convert(train, test, (f"x_train of {file}", f"x_test of {file}"))
+    if standardise:
+        _warn_of_units(test_x, file)
     train_y, test_y, classes = class_numbers(arrays["y_train"], arrays["y_test"], file)
     return Dataset(train_x, train_y, test_x, test_y, classes, names)
 
@@ -63,13 +69,17 @@ def npz(
 def _read(file: Path) -> dict[str, np.ndarray]:
     key, arrays = "", {}
     try:
+        with file.open("rb") as stream:
+            if not zipfile.is_zipfile(stream):
+                raise ValueError("it is no .npz file")
         with np.load(file, allow_pickle=False) as archive:
             for key in _KEYS:
                 arrays[key] = archive[key]
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error,
             MemoryError) as error:  # fmt: skip
+        reason = "it holds Python objects" if "allow_pickle" in str(error) else error
         raise SpecError(
-            f"dataset.path: {f'{key} of ' if key else ''}{file} cannot be read: {error}",
+            f"dataset.path: {f'{key} of ' if key else ''}{file} cannot be read: {reason}",
             "write it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...), numbers only",
         ) from error
     return arrays
@@ -84,7 +94,12 @@ def _samples(key: str, array: np.ndarray, channels_last: bool, file: Path) -> np
         )
     if array.ndim == 3:
         return array[:, None]
-    return array.transpose(0, 3, 1, 2) if array.ndim == 4 and channels_last else array
+    if array.ndim == 4 and channels_last:
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim == 4 and array.shape[1] > 4 and array.shape[2 if channels_last else 3] in (1, 3, 4):
+        log.warning("%s of %s is read as images of %d channels, %d x %d; if that is wrong, write "
+                    "dataset.channels_last: %s", key, file, *array.shape[1:], str(not channels_last).lower())
+    return array
 
 
 def _check_units(train: np.ndarray, test: np.ndarray, file: Path) -> None:
@@ -101,3 +116,12 @@ def _check_units(train: np.ndarray, test: np.ndarray, file: Path) -> None:
             f"{most[1]:g}",
             "bring both to one scale: divide both by the same number",
         )
+
+
+def _warn_of_units(test_x: torch.Tensor, file: Path) -> None:
+    """Tell of a feature or channel whose test samples lie so far off that both sets may be in different units."""
+    far_c = test_x.abs().flatten(2).mean((0, 2)) if test_x.ndim == 4 else test_x.abs().mean(0)
+    if float(far_c.max()) > _FAR:
+        index = int(far_c.argmax())
+        log.warning("%s: %s %d of x_test lies %.3g standard deviations of x_train from its mean; are both in the same "
+                    "units?", file, "channel" if test_x.ndim == 4 else "feature", index, float(far_c[index]))

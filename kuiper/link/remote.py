@@ -73,16 +73,23 @@ class RemoteLink(Link):
               columns: np.ndarray | None) -> list[memoryview] | None:
         if self._channels[header.channel].shared:
             return [byte_view(self._asked.buffer(self._channels[header.channel]))]
-        return self._inboxes[header.channel].place(header, nodes.astype(np.int64))
+        views = self._inboxes[header.channel].place(header, nodes.astype(np.int64))
+        if views is None:  # a late row has moved all the same
+            self._charge(header)
+        return views
 
     def arrived(self, sender: int, header: Header, nodes: np.ndarray, columns: np.ndarray | None) -> None:
-        channel = self._channels[header.channel]
-        if channel.charged:
-            self.traffic.add(bytes_in=frame_bytes(channel, header.nodes, header.rows))
-        if channel.shared:
+        self._charge(header)
+        if self._channels[header.channel].shared:
             self._asked.put(header.step, nodes.astype(np.int64))
         else:
             self._inboxes[header.channel].arrived(header, nodes.astype(np.int64), columns)
+
+    def _charge(self, header: Header) -> None:
+        """Count a frame that was received, read into its place or thrown away."""
+        channel = self._channels[header.channel]
+        if channel.charged:
+            self.traffic.add(bytes_in=frame_bytes(channel, header.nodes, header.rows))
 
     def joined(self, rank: int, attempt: int) -> None:
         self._here.joined(rank, attempt)

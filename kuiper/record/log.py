@@ -46,11 +46,16 @@ class BunyanFormatter(logging.Formatter):
 
 def bunyan_logger(name: str, stream: TextIO) -> logging.Logger:
     """A logger of its own (not in logging's registry) that writes JSON lines from INFO up to `stream`."""
+    logger = logging.Logger(name, logging.INFO)
+    logger.addHandler(bunyan_handler(name, stream))
+    return logger
+
+
+def bunyan_handler(name: str, stream: TextIO) -> logging.Handler:
+    """A handler that writes JSON lines to `stream`."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(BunyanFormatter(name))
-    logger = logging.Logger(name, logging.INFO)
-    logger.addHandler(handler)
-    return logger
+    return handler
 
 
 def bunyan_level(level: int) -> int:

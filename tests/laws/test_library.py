@@ -153,3 +153,12 @@ def test_own_rows_are_one_for_each_attacker() -> None:
     for own in (None, ROWS[:F], ROWS[:F].expand(3, F, D), ROWS[:F].expand(4, F, D).transpose(0, 1).long()):
         with pytest.raises(SpecError, match="own"):
             attack_of("alie", knowledge="own")(None, own)
+
+
+def test_influence_is_of_rows_that_are_there_each_once() -> None:
+    rule = aggregation.make("average", f=1)
+    rule(torch.ones(4, 3))
+    assert rule.influence([2, 2, 3]) == pytest.approx(0.5)
+    for row in (4, -1):
+        with pytest.raises(SpecError, match=f"had 4 rows, and there is no row {row}"):
+            rule.influence([row])

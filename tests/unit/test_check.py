@@ -227,6 +227,14 @@ def test_what_can_be_built_is_built(conf: dict[str, Any], write: Write) -> None:
     assert not told["problems"] and told["job"]["samples"] in (1500, 1350) and told["job"]["classes"] == 10
 
 
+def test_building_once_says_what_the_log_of_a_run_would(write: Write, tmp_path: Path) -> None:
+    x, y = np.ones((40, 8, 9, 3)), np.arange(40) % 2
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    config = compose(load(write({"dataset": {"npz": {"path": str(tmp_path / "data.npz")}}, "model": "softmax"})))
+    assert [f"x_{part}" in line and "channels_last" in line
+            for part, line in zip(("train", "test"), trial(config)["warnings"], strict=True)] == [True, True]
+
+
 def test_check_builds_in_a_process_of_its_own(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {**RULE, "mine.py": "print('hello')\ndef rule(rows, f, scale):\n    return rows[0] * scale\n"}
     spec = write({"aggregator": "mine"}, files)

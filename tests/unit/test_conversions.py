@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -110,6 +111,23 @@ def test_large_values_are_no_overflow_of_their_sum(file: Path) -> None:
     assert data.train_x.isfinite().all()
 
 
+@pytest.mark.parametrize(("change", "how", "words"), [
+    ({"test": 255 * B}, {}, "of x_test lies .* standard deviations of x_train from its mean; are both in the same units"),
+    ({"train": np.where(np.arange(4) == 1, 5.0, A), "test": B * 1e9}, {}, "feature 1 of x_test lies"),
+    ({"train": np.ones((200, 8, 9, 3)), "test": np.ones((50, 8, 9, 3))}, {},
+     "x_train .* images of 8 channels, 9 x 3; .*channels_last: true"),
+    ({"train": np.ones((200, 1, 8, 9)), "test": np.ones((50, 1, 8, 9))}, {"channels_last": True},
+     "x_test .* images of 9 channels, 1 x 8; .*channels_last: false"),
+    ({}, {}, None), ({"test": B + 5}, {}, None),
+    ({"train": np.ones((200, 3, 8, 8)), "test": np.ones((50, 3, 8, 8))}, {}, None),
+    ({"train": np.ones((200, 8, 8, 3)), "test": np.ones((50, 8, 8, 3))}, {"channels_last": True}, None),
+])  # fmt: skip
+def test_what_may_be_meant_otherwise_is_told(file: Path, caplog: pytest.LogCaptureFixture, change: dict, how: dict,
+                                             words: str | None) -> None:
+    load(file, **change, **how)
+    assert re.search(words, caplog.text) if words else not caplog.records
+
+
 def test_iris_with_hardly_anything_to_train_on() -> None:
     for test_samples in (147, 148, 149):
         assert iris(1, test_samples=test_samples).train_x.isfinite().all()
@@ -161,7 +179,7 @@ def test_labels_of_other_types(file: Path, y: np.ndarray, z: np.ndarray, classes
     (Y, Z + 1e30, "y_test .*no class number"), (np.eye(3)[Y], Z, r"shape \(200, 3\), one label per sample"),
     (Y * 10**9, Z, "are numbered up to 2000000000"), (Y.astype(np.uint64) + 2**63, Z, "no class number"),
     (Y.astype(str), Z, "y_train .*is <U.*, y_test int64"), (Y.astype(str), (Z + 1).astype(str), "has the class '3'"),
-    (Y.astype(object), Z, "y_train of .*allow_pickle"), (Y.astype("M8[s]"), Z, "y_train .*is datetime64"),
+    (Y.astype(object), Z, "y_train of .*it holds Python objects"), (Y.astype("M8[s]"), Z, "y_train .*is datetime64"),
     (Y + 1j, Z, "y_train .*is complex"),
 ])  # fmt: skip
 def test_labels_that_are_no_classes(file: Path, y: np.ndarray, z: np.ndarray, words: str) -> None:

@@ -215,7 +215,7 @@ def test_a_constant_feature_is_only_centred(file: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x_train": np.array([{}] * 60)}, "allow_pickle"),
+        ({"x_train": np.array([{}] * 60)}, "it holds Python objects"),
         ({"x_train": np.array(["a"] * 60)}, "x_train is <U1"),
         ({"x_train": np.zeros((60, 0)), "x_test": np.zeros((20, 0))}, r"x_train is float64 of shape \(60, 0\)"),
         ({"x_test": np.zeros((20, 6))}, "test samples"),
@@ -239,9 +239,9 @@ def test_a_file_that_is_no_npz(file: Path) -> None:
     refused("No such file")
     for content in (b"", b"PK\x03\x04 and then something else", pickle.dumps([1])):
         file.write_bytes(content)
-        refused("cannot be read")
+        refused("cannot be read: it is no .npz file")
     np.save(file.with_suffix(".npy"), np.zeros(3))
-    refused("cannot be read", file.with_suffix(".npy"))
+    refused("cannot be read: it is no .npz file", file.with_suffix(".npy"))
     np.savez(file, **{key: value for key, value in arrays(5).items() if key != "y_test"})
     refused("y_test")
     with pytest.raises(SpecError, match="'data.npz' is relative"):

@@ -14,6 +14,8 @@ from kuiper.analysis import compare, load_curves
 from kuiper.cli.app import app
 from kuiper.cli.follow import Lines
 from kuiper.cli.plot import print_table
+from kuiper.cli.show import evaluation_text
+from kuiper.cluster.logs import Line
 from kuiper.cluster.store import Job, Process, load, register
 from kuiper.errors import JobFailed
 from kuiper.record import Recorder, load_perf
@@ -178,3 +180,9 @@ def test_a_table_counts_seeds_and_takes_its_target_from_runs_that_are_sound(
     assert [row["target"] for row in rows] == [57.0, 57.0]  # 95 % of 60
     print_table(rows)
     assert "2 of 3 diverged, the first at step 10" in capsys.readouterr().out
+
+
+def test_losses_are_readable_whatever_they_are() -> None:
+    record = {"msg": "evaluation", "level": 30, "top_1": 20.0, "loss": None, "non_finite": {"loss": "nan"}}
+    assert Line(None, "ps", 0.0, "", record).shown.endswith("INFO  evaluation  top_1 20  loss nan")
+    assert evaluation_text({"top_1": 20.0, "loss": 3.1489943e34}) == "accuracy 20.00%, test loss 3.149e+34"

@@ -51,7 +51,9 @@ class Wires:
                 columns: np.ndarray | None) -> None:
         header = Header(channel.number, 1, step, len(nodes), 1 if channel.shared else len(nodes), 0)
         data, at = rows.contiguous().numpy().tobytes(), 0
-        for view in self.links[rank].place(self.sender, header, nodes, columns) or ():
+        if (views := self.links[rank].place(self.sender, header, nodes, columns)) is None:
+            return
+        for view in views:
             view.cast("B")[:] = data[at : at + view.nbytes]
             at += view.nbytes
         self.links[rank].arrived(self.sender, header, nodes, columns)
@@ -78,9 +80,10 @@ def moved(link: RemoteLink) -> tuple[int, int, int, int]:
     return taken["bytes_in"], taken["bytes_out"], taken["rows"], taken["late"]
 
 
-async def work(link: RemoteLink, nodes: list[int]) -> None:
-    """Send gradients of these nodes for the next model."""
+async def work(link: RemoteLink, only: list[int] | None = None) -> None:
+    """Send gradients for the next model: of the nodes that are asked, or of these only."""
     async for request in link.requests(MODEL, 10):
+        nodes = request.nodes.tolist() if only is None else only
         await link.send(GRADIENT, request.step, np.array(nodes), torch.ones(len(nodes), 6),
                         {"loss": np.zeros(len(nodes))})
         await link.send(REPORT, request.step, np.array(nodes), torch.ones(len(nodes), 0),
@@ -90,7 +93,9 @@ async def work(link: RemoteLink, nodes: list[int]) -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_server_and_its_workers(links: list[RemoteLink], late: bool) -> None:
-    """A model goes once to a process, with its nodes' ids; a late node is counted, not its row; reports are free."""
+    """A model goes once to a process, with its nodes' ids; a late node is counted, its row when it comes; reports are
+    free.
+    """
     hub, first, second, _ = links
     sent = [2] if late else [2, 3]
 
@@ -106,6 +111,10 @@ def test_a_server_and_its_workers(links: list[RemoteLink], late: bool) -> None:
     assert moved(hub) == (sum(rows), 2 * model, 2 + len(sent), int(late))
     assert moved(first) == (model, rows[0], 0, 0)
     assert moved(second) == (model, rows[1], 0, 0)
+    if late:
+        asyncio.run(second.send(GRADIENT, 1, np.array([3]), torch.ones(1, 6), {"loss": np.zeros(1)}))
+        wait(second.mesh.posted[-1:])
+        assert moved(hub) == moved(second)[1::-1] + (0, 0) == (HEAD + ID + COLUMN + 6 * VALUE, 0, 0, 0)
 
 
 @pytest.mark.parametrize("gone", [False, True])
@@ -151,7 +160,7 @@ def test_the_hub_of_a_virtual_clock_counts_as_a_simulation_does(links: list[Remo
     async def step() -> None:
         first.mesh.links[0] = hub
         await hub.publish(MODEL, 1, torch.zeros(6), np.arange(4), reply=GRADIENT)
-        await asyncio.gather(work(first, [0, 1]), work(second, [2]), hub.gather(GRADIENT, 1, 3))
+        await asyncio.gather(work(first), work(second), hub.gather(GRADIENT, 1, 3))
 
     asyncio.run(step())
     assert moved(hub) == (4 * (HEAD + ID + COLUMN + 6 * VALUE), 4 * (HEAD + ID + 6 * VALUE), 3, 1)
