@@ -257,6 +257,7 @@ def test_a_host_with_other_files_is_named(lab: Lab, tmp_path: Path) -> None:
     path = spec(lab, tmp_path, "files", conf)
     asked = json.loads(manager("doctor", str(path), "--json").stdout)
     assert [one["host"] for one in asked if (one["subject"], one["verdict"]) == ("dataset", "wrong")] == [odd.address]
+    assert not any("survey-" in one["detail"] for one in asked)  # of the other hosts, here on one machine
     done = manager("submit", str(path), "--follow")
     assert done.returncode == 100 and f"on {odd.address} holds other data: the test set is" in done.stdout + done.stderr
     assert manager("submit", str(path), "--follow", "-o", "allow_different_data=true").returncode == 0
