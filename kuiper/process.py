@@ -34,8 +34,10 @@ from kuiper.run_data import RunData
 LEAVE_SECONDS = 60.0
 
 
-def take_leave(config: Mapping[str, Any], run_dir: Path, rank: int, attempt: int) -> None:
+def take_leave(config: Mapping[str, Any], run_dir: Path, rank: int) -> None:
     """Join the mesh in the place of a process that has failed for good, only to say so.
+
+    It joins as the last attempt that there could be, so that nobody waits for another.
 
     Raises:
         HostError: rank 0 does not let it in: it has seen that process, and its end.
@@ -43,7 +45,7 @@ def take_leave(config: Mapping[str, Any], run_dir: Path, rank: int, attempt: int
     about, names = config["job"], [process["name"] for process in config["processes"]]
     tls = run_dir / names[rank] / "tls" if config["conf"]["security"] == "tls" else None
     endpoint = json.loads((run_dir / "ps" / "endpoint.json").read_text())
-    mesh = Mesh(rank, names, (), [()] * len(names), Nobody(), about["run_id"], tls, attempt, about["retry"])
+    mesh = Mesh(rank, names, (), [()] * len(names), Nobody(), about["run_id"], tls, about["retry"], about["retry"])
     mesh.join(endpoint["host"], endpoint["port"], LEAVE_SECONDS)
     mesh.close(failed=True)
 

@@ -60,12 +60,11 @@ def main() -> int:
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     name = config["processes"][rank]["name"]
     folder = run_dir / name
-    attempt = int(os.environ.get("KUIPER_ATTEMPT", "0"))
     if sys.argv[-1] == "ended":
         from kuiper.process import take_leave
 
         try:
-            take_leave(config, run_dir, rank, attempt)
+            take_leave(config, run_dir, rank)
         except KuiperError as error:
             bunyan_logger(name, sys.stderr).info("the server was not told of the end, or knows it: %s", error.message)
         return 0
@@ -80,6 +79,7 @@ def main() -> int:
         from kuiper.process import Process
 
         logging.getLogger("kuiper").addHandler(bunyan_handler(name, sys.stderr))
+        attempt = int(os.environ.get("KUIPER_ATTEMPT", "0"))
         resume = sys.argv[3:] == ["resume"] and attempt == 0  # one that is started again later is a newcomer
         queued = "KUIPER_QUEUED" in os.environ
         process = Process(config, run_dir, rank, listener, resume, attempt, pool, queued)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import typer
 
+from kuiper.cli.called import as_called
 from kuiper.cli.options import AsJson, Override, Quiet, Servers, SpecFile, Verbose, Workers
 
 COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red"}
@@ -39,7 +40,7 @@ def doctor(
         if quiet and finding.verdict == "ok":
             continue
         found = finding.detail + (f"\n-> {finding.remedy}" if finding.remedy else "")
-        table.add_row(finding.host, finding.subject, Text(finding.verdict, COLOURS[finding.verdict]), found)
+        table.add_row(finding.host, finding.subject, Text(finding.verdict, COLOURS[finding.verdict]), as_called(found))
     console().print(table)
     if not quiet:
         note("mend what is wrong before you submit" if wrong else f"nothing is in the way: `kuiper submit {path}`")

@@ -21,8 +21,8 @@ def account(job: Job, status: JobStatus) -> dict[str, Any]:
     Returns:
         job_name, run_id, run_dir, retry_of, smoke, spec_hash; config (config.yaml, its keys dotted), code (digest
         and files, None when not on record), environment (environment.json, its keys dotted, None when not
-        here), result: state, reason, evaluations (how many are here), step, top_1 and best_top_1 (percent),
-        loss, clock (seconds, of the last evaluation; virtual in simulations), seconds (that rank 0 ran), diverged
+        here), result: state, reason, evaluations (their number; None where training_perf is not here), step, top_1
+        and best_top_1 (percent), loss, clock (seconds, of the last evaluation; virtual in simulations), seconds (that rank 0 ran), diverged
         (the step at which it did, None where it did not), non_finite (which of these are not finite, as text).
 
     Raises:
@@ -83,13 +83,13 @@ def _result(job: Job, status: JobStatus) -> dict[str, Any]:
     from kuiper.record.perf import load_perf  # reads plain data only
 
     perf = job.paths.process(job.processes[0].name).training_perf
-    evaluations = list(load_perf(perf)["perf"].values()) if perf.exists() else []
+    evaluations = list(load_perf(perf)["perf"].values()) if perf.exists() else None
     last = status.evaluation or {}
-    scores = [each["top_1: "] for each in evaluations if each["top_1: "] == each["top_1: "]]
+    scores = [each["top_1: "] for each in evaluations or () if each["top_1: "] == each["top_1: "]]
     rank_0 = status.processes[0]
     ran = rank_0.ended is not None and rank_0.started is not None
     return {
-        "state": status.state.value, "reason": status.reason, "evaluations": len(evaluations),
+        "state": status.state.value, "reason": status.reason, "evaluations": None if evaluations is None else len(evaluations),
         "step": last.get("step"), "top_1": last.get("top_1"), "best_top_1": max(scores, default=None),
         "loss": last.get("loss"), "clock": last.get("clock"),
         "seconds": rank_0.ended - rank_0.started if ran else None, "diverged": status.diverged,

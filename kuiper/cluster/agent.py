@@ -55,6 +55,7 @@ ENDED, ENDED_SECONDS = "ended", 90.0
 RESERVED, RESERVED_BYTES = "%s.reserved", 4096
 PR_SET_CHILD_SUBREAPER = 36
 CANNOT_START = 127
+JOB_FAILED = 100  # of a process that ends because the job has failed: the server knows
 NOT_REACHED, PORTS_TAKEN, REACH_SECONDS = 4, 5, 6.0
 # $1 says whether the python that the setup commands put first on PATH is to be taken, $2 is their number. Each is
 # evaluated by itself, so that an unbalanced quote in one cannot swallow the next, and without our arguments as its
@@ -426,7 +427,7 @@ class Supervisor:
             if os.path.exists(RESERVED % self.path(name)):
                 os.unlink(RESERVED % self.path(name))
         ready()
-        if reason == "failed" and code not in self.plan.get("final_codes", ()) and self.plan.get("server"):
+        if reason == "failed" and code != JOB_FAILED and self.plan.get("server"):
             self.tell_server()
 
     def tell_server(self):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kuiper.cluster.dataset import of_dataset
 from kuiper.cluster.fitness import Finding, of_all, of_one
 from kuiper.cluster.host import AT_ONCE, LOCAL, connect
+from kuiper.cluster.hostnames import not_reached
 from kuiper.cluster.launch import REMOVE, secret_values
 from kuiper.cluster.paths import absolute
 from kuiper.cluster.preflight import REMEDY, unusable
@@ -151,7 +152,7 @@ def _paths(spec: Spec, facts: dict[str, Facts]) -> Iterator[Finding]:
         if done.code == 0:
             return Finding(name, "server", "ok", f"reaches {server} at port {port}")
         return Finding(name, "server", "wrong", f"does not reach {server} at port {port}: {done.err.strip()}",
-                       "open it in the firewalls between, or give a range that is open: job_conf.ports")
+                       not_reached(server, done.err))
 
     try:
         listening = host.run([facts[server]["path"], "-I", "-c", LISTEN, port, str(seconds)], TIMEOUT)

@@ -24,6 +24,14 @@ class BadHost(ValueError):
         self.remedy = remedy
 
 
+def not_reached(server: str, said: str) -> str:
+    """Return the remedy where a worker's host cannot connect to the server's: `said` is its OSError."""
+    if "[Errno -" in said:  # of getaddrinfo
+        return (f"write in ps_ip a name or an address that the workers know: {server} may be "
+                "in this machine's ssh config only")
+    return "open it in the firewalls between, or give a range that is open: job_conf.ports"
+
+
 def split(text: str) -> tuple[str, str | None]:
     """A host, and what stands behind its colon, None without one.
 

@@ -74,7 +74,7 @@ def last_line(output):
 
 
 def runs():
-    """{run id: pids} by the environments of this user's living processes."""
+    """{run id: pids} by the environments of this user's living processes; a survey has an id of its own."""
     found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -152,7 +152,7 @@ def main():
         facts, path=os.path.abspath(python), executable=sys.executable, python=platform.python_version(), base=base,
         free=free, place=wrong,
         there=[name for name in sys.argv[4:] if os.path.exists(os.path.join(base, name))],
-        machine=platform.machine(), cores=os.cpu_count(), runs=sorted(going) if thorough else [], time=time.time(),
+        machine=platform.machine(), cores=os.cpu_count(), runs=sorted(run for run in going if not run.startswith("survey-")) if thorough else [], time=time.time(),
     )))  # fmt: skip
 
 

@@ -78,6 +78,11 @@ class Shell:
             self._until(re.compile(f"{mark}\n".encode()), STARTUP)
         except TimeoutError:
             self.close()
+            if mark.encode() in self._out + self._err:
+                raise Unreachable(f"{name}: its login shell sends standard output or standard error elsewhere: "
+                                  f"{START_UP_FILES} redirects it for good",
+                                  "have it leave both alone where nobody sits before it: in bash `exec 2>&1` and the like "
+                                  "belong behind `[ -t 0 ] || return`") from None
             raise Unreachable(f"{name}: its login shell did not come to our command within {STARTUP:g} s: "
                               f"{START_UP_FILES} waits, does not end, or starts another shell",
                               "have it return early where nobody sits before it, as `[ -t 0 ] || return` does in "

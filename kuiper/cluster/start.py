@@ -13,6 +13,7 @@ from typing import Any
 from kuiper.cluster import agent, store
 from kuiper.cluster.files import locked
 from kuiper.cluster.host import connect
+from kuiper.cluster.hostnames import not_reached
 from kuiper.cluster.parallel import in_parallel
 from kuiper.cluster.paths import ProcessPaths, RunPaths, state_folder
 from kuiper.cluster.progress import Say
@@ -95,7 +96,7 @@ def start_agents(job: Job, processes: Sequence[store.Process], say: Say) -> None
             raise ConflictError(said, "give job_conf.ports a range with a free port for each seed")
         if result.code == agent.NOT_REACHED:
             _check_none_ended(job, store.observe([job], detailed=True)[0].processes[:1])  # nobody listens where the server is dead
-            raise HostError(said, "open it in the firewalls between, or give a range that is: job_conf.ports")
+            raise HostError(said, not_reached(job.processes[0].host, said))
         raise HostError(said, f"see the logs in {paths[0].folder.parent} there")
     say(f"{names} started", host.name)
 

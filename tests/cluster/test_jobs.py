@@ -257,6 +257,7 @@ def test_a_host_with_other_files_is_named(lab: Lab, tmp_path: Path) -> None:
     path = spec(lab, tmp_path, "files", conf)
     asked = json.loads(manager("doctor", str(path), "--json").stdout)
     assert [one["host"] for one in asked if (one["subject"], one["verdict"]) == ("dataset", "wrong")] == [odd.address]
+    assert not any("survey-" in one["detail"] for one in asked)  # of the other hosts, here on one machine
     done = manager("submit", str(path), "--follow")
     assert done.returncode == 100 and f"on {odd.address} holds other data: the test set is" in done.stdout + done.stderr
     assert manager("submit", str(path), "--follow", "-o", "allow_different_data=true").returncode == 0
@@ -281,3 +282,14 @@ def test_a_worker_killed_before_it_joins_is_not_waited_for(lab: Lab, tmp_path: P
     [gone] = events(there(lab.hosts[0], job, ""), "gone")
     assert gone["rank"] == 2 and "did not join" not in gone["reason"]
     wait_for(lambda: not agent.marked(KUIPER_RUN=job["run_id"]))
+
+
+def test_a_worker_without_its_data_is_not_waited_for(lab: Lab, tmp_path: Path) -> None:
+    """Although others may be started again: starting it again would be pointless."""
+    for host in lab.hosts[:3]:
+        np.savez(Path(host.home, "most.npz"), x_train=np.eye(12), y_train=np.arange(12) % 2, x_test=np.eye(12),
+                 y_test=np.arange(12) % 2)
+    conf = {"algorithm": "parameter_server", "num_workers": 6, "model": "softmax", "steps": 5, "batch_size": 2,
+            "join_timeout": "1h", "dataset": {"npz": {"path": "~/most.npz"}}}
+    done = manager("submit", str(spec(lab, tmp_path, "most", conf, on_failure={"retry": 2})), "--follow", timeout=60)
+    assert done.returncode == 100 and "worker_3: exit code 3: SpecError: dataset.path: " in done.stdout, done.stderr

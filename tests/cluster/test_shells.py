@@ -47,6 +47,8 @@ NAMED = {
     "another shell": ("bash", ".bashrc", "exec fish\n", "did not come to our command"),
     "another login shell": ("tcsh", ".cshrc", "exec zsh -l\n", "did not come to our command"),
     "fish that asks": ("fish", FISH, "read answer; exec bash\n", "did not come to our command"),
+    "joins its streams": ("bash", ".bashrc", "exec 2>&1\n", "sends standard output or standard error elsewhere"),
+    "drops a stream": ("bash", ".bashrc", "exec 2>/dev/null\n", "sends standard output or standard error elsewhere"),
     "leaves": ("bash", ".bashrc", "echo not today\nexit 3\n", "ended before our command ran, and said: not today"),
     "no login": ("nologin", ".profile", "", "ended before our command ran, and said: This account"),
 }

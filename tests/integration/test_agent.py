@@ -186,6 +186,15 @@ def test_retry(case: Case) -> None:
     assert (ended["code"], ended["attempts"]) == (0, 2)
 
 
+@pytest.mark.parametrize(("code", "told"), [(1, True), (3, True), (agent.JOB_FAILED, False), (0, False)])
+def test_the_server_is_told_of_a_process_that_failed_by_itself(code: int, told: bool, case: Case) -> None:
+    """Also of one that is not started again, as a data set is missing; not where the job has failed."""
+    case.start(sh(f'test $# = 0 || exec touch "$0/told"; exit {code}') + [str(case.folder)],
+               server=str(case.folder / "endpoint.json"), final_codes=[3, agent.JOB_FAILED], retry=0)
+    assert case.ended()["code"] == code
+    assert (case.folder / "told").exists() == told
+
+
 def test_what_is_reserved_is_written_in_place(case: Case) -> None:
     """As on a full disk: a new file cannot be begun."""
     path = case.folder / "exit.json"

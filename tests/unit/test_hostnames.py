@@ -17,7 +17,7 @@ import yaml
 
 from kuiper.cluster import agent, survey
 from kuiper.cluster.host import LocalHost
-from kuiper.cluster.hostnames import BadHost, canonical, split
+from kuiper.cluster.hostnames import BadHost, canonical, not_reached, split
 from kuiper.cluster.spec import Spec, Worker, load
 from kuiper.config.schema import InvalidSpec
 from kuiper.places import expanded, in_full
@@ -187,3 +187,11 @@ def test_a_host_without_ipv6_still_listens(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-I", "-c", code, str(Path(agent.__file__).parent)], capture_output=True,
                           text=True, check=True)
     assert json.loads(done.stdout) == "0.0.0.0"
+
+
+@pytest.mark.parametrize(("name", "said"), [("no.such.host.invalid", "ps_ip"), ("127.0.0.1", "firewalls")])
+def test_a_server_that_workers_do_not_know_by_name(name: str, said: str) -> None:
+    """As an alias of the submitter's ssh config."""
+    with pytest.raises(OSError) as caught:
+        socket.create_connection((name, 1), 2)
+    assert said in not_reached(name, f"cannot reach the server: {caught.value}")

@@ -71,6 +71,9 @@ def test_the_result_of_a_run(tmp_path: Path) -> None:
     result = account(job, JobStatus(State.SUCCEEDED, "", (process,), last, 20))["result"]
     assert result == {"state": "SUCCEEDED", "reason": "", "evaluations": 3, "step": 20, "top_1": 70.0,
                       "best_top_1": 80.0, "loss": 0.1, "clock": 4.0, "seconds": 60.0, "diverged": 20, "non_finite": {}}
+    (folder / "ps" / "training_perf").unlink()  # as before `collect`
+    elsewhere = account(job, JobStatus(State.SUCCEEDED, "", (process,), last, 20))["result"]
+    assert elsewhere == {**result, "evaluations": None, "best_top_1": None}
 
 
 def test_a_row_of_several_seeds(tmp_path: Path) -> None:
