@@ -66,7 +66,9 @@ def _candidates(kind: str, value: Any) -> Iterator[Any]:
     elif isinstance(value, bool):
         yield from (str(value).lower(), None if value is False else value)
     elif isinstance(value, int | float) and abs(value) < 1e18:
-        yield from (int(value) if value == int(value) else value, value / 100)
+        yield int(value) if value == int(value) else value
+        if abs(value) > 1:  # a part, in percent
+            yield value / 100
         yield from (str(value), f"{value}-{value}", [value])
     elif isinstance(value, list) and len(value) == 1:
         yield value[0]

@@ -37,6 +37,7 @@ def test_what_was_meant_is_said_and_would_do(key: Key, value: object, says: str)
 @pytest.mark.parametrize(("key", "value"), [
     (INT, "ten"), (INT, -1), (INT, 1.5), (FLOAT, "nan"), (FLOAT, "x,y"), (FLOAT, "1/0"), (INT, "9" * 5000),
     (schema.LIMITS["duration"], "soon"), (COUNTS, "a b"), (schema.VALUES["seed"], "-"), (INT, ""), (FLOAT, True),
+    (schema.VALUES["validation"], 0.999), (schema.VALUES["validation"], 1.0),
 ])  # fmt: skip
 def test_nothing_is_made_up(key: Key, value: object) -> None:
     wrong = schema.check(key, value)[1]
