@@ -111,7 +111,7 @@ class _Trial:
             found = _KEY.fullmatch(error.message)
             named = found and found[1].split(".")[0] in self.conf
             self.note(found[1] if named else key, f"fails: {found[2] if named else error.message}", error.remedy)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             group = self.conf.get(key)
             target = group.get("_target_", key) if isinstance(group, Mapping) else key
             said = str(error).strip().splitlines() or [""]
@@ -124,7 +124,7 @@ class _Trial:
         if problem not in self.problems:
             self.problems.append(problem)
 
-    def place(self, error: Exception) -> str:
+    def place(self, error: BaseException) -> str:
         """The last line of the user's own code in a traceback; '' where there is none."""
         folder = Path(self.config["job"]["spec_folder"])
         frames = traceback.extract_tb(error.__traceback__)
@@ -209,6 +209,7 @@ class _Trial:
             return
         noise = torch.randn(rows, learner.size, generator=torch.Generator().manual_seed(0))
         made = self.builder.rule(learner)(noise, f, 1)
+        require_tensor("aggregator", made, "return a vector (d,)")
         if made.shape != noise.shape[1:]:
             raise SpecError(f"aggregator: makes shape {list(made.shape)} of rows {list(noise.shape)}",
                             "return a vector (d,)")
@@ -227,9 +228,18 @@ class _Trial:
             sent = adversary.replaced(nodes, noise, {}, 1)[attackers]
         else:
             sent = adversary.leaving(nodes, noise, 1)[attackers]
+        require_tensor("attack", sent, "return (f, d)")
         if list(sent.shape) != [count, width]:
             raise SpecError(f"attack: makes shape {list(sent.shape)} for {count} attackers' rows of {width}",
                             "return (f, d)")
+
+
+def require_tensor(group: str, value: Any, remedy: str) -> None:
+    """Raise unless a function of this group has returned a tensor of real numbers."""
+    if not isinstance(value, torch.Tensor):
+        raise SpecError(f"{group}: the function returns {type(value).__name__}, not a tensor", remedy)
+    if not value.is_floating_point():
+        raise SpecError(f"{group}: the function returns a tensor of {value.dtype}", "return one of float32")
 
 
 def main() -> None:

@@ -31,14 +31,18 @@ def show(
     """
     from kuiper.cli.show import note, print_json
     from kuiper.cluster.account import account, differences
+    from kuiper.cluster.hostnames import LOCAL
     from kuiper.cluster.store import find, observe
 
     found = [find(key)[0] for key in (job, other) if key is not None]
     statuses = observe(found, detailed=True)
     accounts = [account(one, status) for one, status in zip(found, statuses, strict=True)]
-    for one in accounts:
+    for each, one in zip(found, accounts, strict=True):
         if one["environment"] is None:
-            note(f"{one['job_name']} {one['run_id']}: its environment is not here: `kuiper collect {one['run_id']}` brings it")
+            away = each.site(each.processes[0]).address.host != LOCAL
+            note(f"{each.job_name} {each.run_id}: its environment is not " + (
+                f"here: `kuiper collect {each.run_id}` brings it" if away
+                else "on record: its first process writes it when training begins"))
     if as_json:
         between = differences(*accounts) if other is not None else None
         print_json({"runs": accounts, "differences": between})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import Annotated
 
@@ -143,5 +144,6 @@ def _show_error(error: KuiperError) -> int:
     print(f"error: {as_called(str(error))}", file=sys.stderr)
     if "--json" in sys.argv:
         remedy = as_called(error.remedy)
-        print_json({"error": error.message, "remedy": remedy, "exit_code": error.exit_code})
+        with suppress(OSError):  # standard output may be what failed
+            print_json({"error": error.message, "remedy": remedy, "exit_code": error.exit_code})
     return error.exit_code

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kuiper import registry
-from kuiper.cli.options import AsJson
+from kuiper.cli.options import AsJson, Quiet, Verbose
 from kuiper.cli.show import console, print_json
 
 RULE_COLUMNS = ("name", "needs", "cost", "breakdown", "source")
 ATTACK_COLUMNS = ("name", "acts on", "what it sends", "source")
 
 
-def rules(as_json: AsJson = False) -> None:
+def rules(as_json: AsJson = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Show every aggregation rule and pre-aggregator: what it needs of n and f, cost, breakdown, source."""
     aggregators = [_rule(conf) for conf in registry.table("aggregator").values()]
     pres = [_rule(conf) for conf in registry.table("pre_aggregator").values()]
@@ -25,7 +25,7 @@ def rules(as_json: AsJson = False) -> None:
         _print(title, RULE_COLUMNS, rows)
 
 
-def attacks(as_json: AsJson = False) -> None:
+def attacks(as_json: AsJson = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Show every attack: where it acts, what it sends, source."""
     found = [{"name": conf["_name_"], "acts on": _acts_on(conf), "what it sends": conf["_doc_"],
               "source": conf["_source_"], "parameters": _parameters(conf)}

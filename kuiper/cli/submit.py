@@ -69,12 +69,12 @@ def _needed(spec: Spec, as_json: bool, quiet: bool) -> Spec:
     from kuiper.cluster.store import observe
 
     done = succeeded(spec)
-    statuses = [] if quiet else observe(list(done.values()))
-    for job, status in zip(done.values(), statuses, strict=not quiet):
+    for job, status in zip(done.values(), observe(list(done.values())), strict=True):
         changed = differences(spec, job)
-        other = f"; {changed} files of the code have changed since" if changed else ""
+        other = f"; {changed} file{'s' * (changed != 1)} of the code changed since" if changed else ""
         other += f"; it {divergence_text(status.diverged)}" * (status.diverged is not None)
-        note(f"{job.job_name} has succeeded as {job.run_id} in {short(job.run_dir)}{other}")
+        if not quiet or other:
+            note(f"{job.job_name} has succeeded as {job.run_id} in {short(job.run_dir)}{other}")
     left = without(spec, done)
     if left is not None:
         return left

@@ -56,5 +56,6 @@ def say_changes(job: Job, allow: list[str], say: Say) -> None:
     with suppress(KuiperError, OSError):  # the spec's folder may be gone
         now = pack(Path(beside) if beside else None, allow, [job.run_dir.parent.parent]).record
         if old and old["digest"] != now["digest"]:
-            say(f"the code here has changed since {job.run_id}, in {len(changes(old, now))} files: "
+            changed = len(changes(old, now))
+            say(f"the code here has changed since {job.run_id}, in {changed} file{'s' * (changed != 1)}: "
                 "this run has the code of then")

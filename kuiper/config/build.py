@@ -108,7 +108,10 @@ class Builder:
             raise SpecError(f"precision: {torch.cuda.get_device_name()} only emulates bfloat16, which is slower",
                             "write `precision: float32`")
         random.seed_torch(self.seed, "initial weights")
-        return FlatModel(self.make("model", data.shape, data.classes), conf["loss"], device,
+        module = self.make("model", data.shape, data.classes)
+        if not isinstance(module, torch.nn.Module):
+            raise SpecError(f"model: the function returns {type(module).__name__}", "return a torch.nn.Module")
+        return FlatModel(module, conf["loss"], device,
                          buffers=conf["buffers"] != "reestimate", precision=precision)
 
     def optimizer(self, learner: Learner) -> Optimizer:

@@ -41,8 +41,10 @@ def _resolve(target: str, allowed: tuple[str, ...]) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         raise SpecError(f"_target_: {target!r} cannot be imported: {error}",
                         "check the spelling; modules beside the spec are importable") from error
+    if not callable(found):
+        raise SpecError(f"_target_: {target!r} is no function but {type(found).__name__}", "name a function or a class")
     home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
-    if not callable(found) or not home.startswith(allowed):
+    if not home.startswith(allowed):
         raise SpecError(f"_target_: {target!r} is {home.strip('.') or type(found).__name__}, "
                         "which is not on the allow-list", remedy)
     return found

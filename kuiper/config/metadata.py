@@ -65,7 +65,8 @@ def faults(group: str, conf: Any) -> Iterator[tuple[str, str, str]]:
         return
     for key in NEEDED.get(group, ("_target_",)):
         if key not in conf:
-            yield key, f"is missing, and every {group} has it", f"add {key}: {METADATA[key].doc}"
+            choices = f", {' or '.join(METADATA[key].choices)}" if METADATA[key].choices else ""
+            yield key, f"is missing, and every {group} has it", f"add `{key}: ...`: {METADATA[key].doc}" + choices
     if conf.get("_acts_on_") in ACTS_ON[:5] and "_target_" not in conf:
         yield "_target_", "is missing", "add the function that attacks"
     for key, value in conf.items():

@@ -57,7 +57,9 @@ def _candidates(kind: str, value: Any) -> Iterator[Any]:
         elif kind == "seconds":
             yield from _times(text)
         elif kind == "list":
-            yield [yaml.safe_load(part) for part in re.split(r"[,;\s]+", text) if re.fullmatch(r"[\w.-]+", part)]
+            parts = [part for part in re.split(r"[,;\s]+", text) if part]
+            if parts and all(re.fullmatch(r"[\w.:-]+", part) for part in parts):
+                yield [part if ":" in part else yaml.safe_load(part) for part in parts]  # host:2 is text
         elif kind == "bool":
             yield {"yes": True, "on": True, "y": True, "1": True,
                    "no": False, "off": False, "n": False, "0": False}.get(text.lower())
@@ -66,7 +68,9 @@ def _candidates(kind: str, value: Any) -> Iterator[Any]:
     elif isinstance(value, bool):
         yield from (str(value).lower(), None if value is False else value)
     elif isinstance(value, int | float) and abs(value) < 1e18:
-        yield from (int(value) if value == int(value) else value, value / 100)
+        yield int(value) if value == int(value) else value
+        if abs(value) > 1:  # a part, in percent
+            yield value / 100
         yield from (str(value), f"{value}-{value}", [value])
     elif isinstance(value, list) and len(value) == 1:
         yield value[0]

@@ -141,5 +141,5 @@ def test_what_lies_beside_the_spec_changes_no_digest(tmp_path: Path) -> None:
     assert versions(second["run_dir"]) == {"version 1"} and digests(first["run_dir"]) == digests(second["run_dir"])
     assert len(list((tmp_path / "logs" / ".code").iterdir())) == 1
     edit(tmp_path, 2)
-    note = manager("submit", str(spec), "--simulate", "--needed").stderr
-    assert "; 1 files of the code have changed since" in note
+    note = manager("submit", str(spec), "--simulate", "--needed", "-q").stderr
+    assert "; 1 file of the code changed since" in note

@@ -226,6 +226,7 @@ def test_every_verb_has_help_and_there_is_a_version(called: Any) -> None:
     for verb in VERBS:
         short, long = called(verb, "-h"), called(verb, "--help")
         assert short == long and short[0] == 0 and f"Usage: kuiper {verb}" in short[1]
+        assert all(option in short[1] for option in ("--json", "--quiet", "--verbose"))
     assert called("--version") == (0, f"kuiper {__version__}\n", "") and called("-h")[0] == 0
 
 
@@ -239,6 +240,7 @@ def test_commands_are_named_as_the_user_called_them(tmp_path: Path, words: list[
     done = subprocess.run([*called, "init", "first.yml"], env=env, capture_output=True, text=True)
     assert f"`{' '.join(called)} check first.yml`" in done.stderr
     for redirected, code in ((">&-", 0), ("> /dev/full", 100), ("| head -n 1", 0)):
-        shell = ["bash", "-o", "pipefail", "-c", f'"$@" completion bash {redirected}', "-", *called]
-        done = subprocess.run(shell, env=env, capture_output=True, text=True)
-        assert done.returncode == code and "Traceback" not in done.stderr and "Exception" not in done.stderr
+        for as_json in ("", "--json"):
+            shell = ["bash", "-o", "pipefail", "-c", f'"$@" completion bash {as_json} {redirected}', "-", *called]
+            done = subprocess.run(shell, env=env, capture_output=True, text=True)
+            assert done.returncode == code and "Traceback" not in done.stderr and "Exception" not in done.stderr

@@ -21,6 +21,7 @@ FLOAT, INT, COUNTS = Key("float", low=0), Key("int", low=1), Key("list", items="
     (INT, "1_000", "1000"), (INT, "1,000", "1000"), (INT, "1k", "1000"), (INT, 1000.0, "1000"), (INT, "4", "4"),
     (schema.VALUES["pool"], "no", "null"), (Key("bool"), "yes", "true"), (Key("bool"), "off", "false"),
     (COUNTS, "0,1", "[0, 1]"), (COUNTS, 3, "[3]"),
+    (Key("list"), "localhost:2", "['localhost:2']"), (Key("list"), "node1, node2:4", "[node1, 'node2:4']"),
     (schema.JOB_NAME, 2024, "'2024'"), (schema.JOB_NAME, True, "'true'"), (schema.JOB_NAME, "my job", "my-job"),
     (schema.VALUES["ports"], 29600, "29600-29600"), (schema.VALUES["ports"], "29600:29650", "29600-29650"),
     (schema.VALUES["quorum"], "n - f", "n-f"), (schema.VALUES["on_nan"], "Drop", "drop"),
@@ -37,6 +38,7 @@ def test_what_was_meant_is_said_and_would_do(key: Key, value: object, says: str)
 @pytest.mark.parametrize(("key", "value"), [
     (INT, "ten"), (INT, -1), (INT, 1.5), (FLOAT, "nan"), (FLOAT, "x,y"), (FLOAT, "1/0"), (INT, "9" * 5000),
     (schema.LIMITS["duration"], "soon"), (COUNTS, "a b"), (schema.VALUES["seed"], "-"), (INT, ""), (FLOAT, True),
+    (Key("list"), "[a"), (schema.VALUES["validation"], 0.999), (schema.VALUES["validation"], 1.0),
 ])  # fmt: skip
 def test_nothing_is_made_up(key: Key, value: object) -> None:
     wrong = schema.check(key, value)[1]
