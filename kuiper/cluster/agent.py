@@ -8,6 +8,7 @@ It travels to a host as it is and needs nobody's connection once started:
     agent.py stop RUN_ID GRACE FOLDER...     stop them and whatever else of the run is alive on this host
     agent.py renew RUN_ID FOLDER...          make them ready to be started again, once they have ended
     agent.py digest FOLDER...                print size and SHA-256 of what they have on record, as JSON
+    agent.py trial SECONDS COMMAND...        run a command for so long at most, and end all that it leaves behind
 
 agent.json: run_id, process, argv, env, cwd, setup_commands, choose_python (whether those may put another
 interpreter in the place of argv's first word), duration (seconds or null), grace (seconds),
@@ -54,8 +55,8 @@ FORGOTTEN = 86400.0  # seconds without a heartbeat of a process on another machi
 ENDED, ENDED_SECONDS = "ended", 90.0
 RESERVED, RESERVED_BYTES = "%s.reserved", 4096
 PR_SET_CHILD_SUBREAPER = 36
-CANNOT_START = 127
-JOB_FAILED = 100  # of a process that ends because the job has failed: the server knows
+CANNOT_START, OVERDUE = 127, 124
+SERVER_KNOWS = 4, 100  # of a process that has lost the server, or that ends because the job has failed
 NOT_REACHED, PORTS_TAKEN, REACH_SECONDS = 4, 5, 6.0
 # $1 says whether the python that the setup commands put first on PATH is to be taken, $2 is their number. Each is
 # evaluated by itself, so that an unbalanced quote in one cannot swallow the next, and without our arguments as its
@@ -427,7 +428,7 @@ class Supervisor:
             if os.path.exists(RESERVED % self.path(name)):
                 os.unlink(RESERVED % self.path(name))
         ready()
-        if reason == "failed" and code != JOB_FAILED and self.plan.get("server"):
+        if reason == "failed" and code not in SERVER_KNOWS and self.plan.get("server"):
             self.tell_server()
 
     def tell_server(self):
@@ -576,6 +577,13 @@ class Supervisor:
                 status, self.child.returncode = value, 0
 
 
+def become_subreaper():
+    """Orphans below this process become its children."""
+    import ctypes  # here: `look` and `stop` do without it
+
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def default_signals():
     """For the process: none of the agent's ignored and blocked signals."""
     for number in (signal.SIGHUP, signal.SIGINT):
@@ -613,9 +621,7 @@ def supervise(folder):
     except OSError as error:
         print("cannot listen: %s" % error, flush=True)
         return
-    import ctypes  # here: `look` and `stop` do without it
-
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    become_subreaper()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, signal.SIGTERM])  # taken by sigtimedwait
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -776,8 +782,40 @@ def digest(folders):
     return 0
 
 
+def trial(seconds, argv):
+    """Run a command; returns its exit code, 124 when it takes too long, once nothing of it is left."""
+    become_subreaper()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP])
+    deadline, status = time.monotonic() + seconds, None
+    child = subprocess.Popen(argv, start_new_session=True, preexec_fn=default_signals)
+
+    def reap():
+        nonlocal status
+        try:
+            pid = -1
+            while pid:
+                pid, value = os.waitpid(-1, os.WNOHANG)
+                if pid == child.pid:
+                    status = child.returncode = value
+        except ChildProcessError:
+            pass
+
+    reap()
+    ended = None
+    while status is None and ended is None and time.monotonic() < deadline:
+        ended = signal.sigtimedwait([signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD], TICK)
+        if ended is not None and ended.si_signo == signal.SIGCHLD:
+            ended = None
+        reap()
+    code = OVERDUE if status is None else os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+    sweep(lambda: descendants(os.getpid()), 0, reap)
+    return code
+
+
 def main(arguments):
     try:
+        if arguments[:1] == ["trial"] and len(arguments) > 2:
+            return trial(float(arguments[1]), arguments[2:])
         if arguments[:1] == ["start"] and len(arguments) > 1:
             return start([os.path.abspath(folder) for folder in arguments[1:]])
         if arguments[:1] == ["supervise"] and len(arguments) == 2:

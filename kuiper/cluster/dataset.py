@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kuiper.cluster import holdings
-from kuiper.cluster.agent import with_setup
 from kuiper.cluster.fitness import Finding
 from kuiper.cluster.host import AT_ONCE, connect
-from kuiper.cluster.survey import Facts
+from kuiper.cluster.survey import ENDING, Facts, contained
 from kuiper.errors import HostError
 from kuiper.places import DEFAULT_ROOT
 
@@ -48,7 +47,8 @@ def _ask(spec: Spec, order: dict[str, Any], host: tuple[str, Facts]) -> dict[str
     name, facts = host
     words = [facts["path"], "-c", Path(holdings.__file__).read_text(), json.dumps(order)]
     try:
-        done = connect(spec.address(name)).run(with_setup(spec.setup_commands, words, not spec.python_of(name)), SECONDS)
+        words = contained(facts["path"], spec.setup_commands, words, not spec.python_of(name), SECONDS)
+        done = connect(spec.address(name)).run(words, SECONDS + ENDING)
         said: dict[str, Any] = done.answer()
     except HostError as error:
         return error.message

@@ -14,7 +14,6 @@ import platform
 import pwd
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -74,35 +73,16 @@ def last_line(output):
 
 
 def runs():
-    """{run id: pids} by the environments of this user's living processes; a survey has an id of its own."""
-    found = {}
+    """The run ids in the environments of this user's living processes; surveys are none."""
+    found = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open("/proc/%s/environ" % name, "rb") as file:
                 entries = file.read().split(b"\0")
         except OSError:
             continue
-        for entry in entries:
-            if entry.startswith(b"KUIPER_RUN="):
-                found.setdefault(entry.partition(b"=")[2].decode(errors="replace"), []).append(int(name))
-    return found
-
-
-def above():
-    """The pids of this process and of all that it descends from."""
-    pids = [os.getpid()]
-    while pids[-1] > 1:
-        with open("/proc/%d/stat" % pids[-1], "rb") as file:
-            pids.append(int(file.read().rpartition(b")")[2].split()[1]))
-    return pids
-
-
-def end(pids):
-    for pid in set(pids).difference(above()):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except OSError:
-            pass
+        found |= {entry[11:].decode(errors="replace") for entry in entries if entry.startswith(b"KUIPER_RUN=")}
+    return {run for run in found if not run.startswith("survey-")}
 
 
 def in_full(folder):
@@ -146,13 +126,11 @@ def main():
     free, wrong = room(base)
     thorough = depth == "thorough"
     facts = torch_imported() if thorough else torch_installed()
-    going = runs()
-    end(going.pop(os.environ.get("KUIPER_RUN"), ()))
     print(json.dumps(dict(
         facts, path=os.path.abspath(python), executable=sys.executable, python=platform.python_version(), base=base,
         free=free, place=wrong,
         there=[name for name in sys.argv[4:] if os.path.exists(os.path.join(base, name))],
-        machine=platform.machine(), cores=os.cpu_count(), runs=sorted(run for run in going if not run.startswith("survey-")) if thorough else [], time=time.time(),
+        machine=platform.machine(), cores=os.cpu_count(), runs=sorted(runs()) if thorough else [], time=time.time(),
     )))  # fmt: skip
 
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kuiper.cluster.agent import with_setup
+from kuiper.cluster.agent import OVERDUE
 from kuiper.cluster.host import LOCAL
+from kuiper.cluster.survey import ENDING, contained
 from kuiper.config.schema import InvalidSpec, Problem
 from kuiper.errors import SpecError
 
@@ -38,13 +39,16 @@ def build_once(spec: Spec, config: Mapping[str, Any], seconds: float = SECONDS) 
     """
     argv = [sys.executable, "-P", "-m", "kuiper.trial"]
     if any(process["host"] == LOCAL for process in config["processes"]):  # as its processes here will run
-        argv = with_setup(spec.setup_commands, argv)
+        argv = contained(sys.executable, spec.setup_commands, argv, False, seconds)
+    late = SpecError(f"building the job took more than {seconds:g} s", "look for what does not end in the data set, "
+                     "the model and your own functions")
     try:
-        done = subprocess.run(argv, input=json.dumps(config), capture_output=True, text=True, timeout=seconds,
+        done = subprocess.run(argv, input=json.dumps(config), capture_output=True, text=True, timeout=seconds + ENDING,
                               env=_environment())
     except subprocess.TimeoutExpired as error:
-        raise SpecError(f"building the job took more than {seconds:g} s", "look for what does not end in the data set, "
-                        "the model and your own functions") from error
+        raise late from error
+    if done.returncode == OVERDUE:
+        raise late
     told = done.stdout.splitlines()
     try:
         report = json.loads(told[-1])

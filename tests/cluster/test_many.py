@@ -10,6 +10,8 @@ import pytest
 
 from kuiper.cluster import agent, login, ssh, store
 from kuiper.cluster.host import AT_ONCE
+from kuiper.cluster.paths import known_hosts
+from kuiper.cluster.shell import Shells
 from kuiper.cluster.slots import Slots
 from kuiper.cluster.stop import stop
 from tests.cluster.idle import counted, submit_idle, write_spec
@@ -24,7 +26,7 @@ LOGINS = 60
 def test_more_hosts_than_connections(lab: Lab, tmp_path: Path) -> None:
     many = Lab.up(tmp_path / "many", HOSTS)
     try:
-        login.known_hosts().write_text(many.known_hosts())
+        known_hosts().write_text(many.known_hosts())
         with counted(many) as most:
             job = submit_idle(write_spec(many, "many", HOSTS))
             [status] = store.observe([job])
@@ -42,12 +44,12 @@ def test_a_busy_sshd_is_asked_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
     where = address(lab, lab.hosts[1])
 
     def log_in(number: int) -> str:
-        host = ssh.SshHost(where)
-        host._login = login.Login(where.host, where.user, where.port, where.key)  # as a submitter of its own
+        host, own = ssh.SshHost(where), login.Login(where.host, where.user, where.port, where.key)
+        host._shells = Shells(own)  # as a submitter of its own
         try:
             return host.run(["echo", str(number)], 20).out
         finally:
-            host._login.close()
+            own.close()
 
     with ThreadPoolExecutor(LOGINS) as pool:
         assert list(pool.map(log_in, range(LOGINS))) == [f"{number}\n" for number in range(LOGINS)]

@@ -186,11 +186,11 @@ def test_retry(case: Case) -> None:
     assert (ended["code"], ended["attempts"]) == (0, 2)
 
 
-@pytest.mark.parametrize(("code", "told"), [(1, True), (3, True), (agent.JOB_FAILED, False), (0, False)])
+@pytest.mark.parametrize(("code", "told"), [(1, True), (3, True), (4, False), (100, False), (0, False)])
 def test_the_server_is_told_of_a_process_that_failed_by_itself(code: int, told: bool, case: Case) -> None:
     """Also of one that is not started again, as a data set is missing; not where the job has failed."""
     case.start(sh(f'test $# = 0 || exec touch "$0/told"; exit {code}') + [str(case.folder)],
-               server=str(case.folder / "endpoint.json"), final_codes=[3, agent.JOB_FAILED], retry=0)
+               server=str(case.folder / "endpoint.json"), final_codes=[3, 100], retry=0)
     assert case.ended()["code"] == code
     assert (case.folder / "told").exists() == told
 
@@ -371,3 +371,30 @@ def test_a_reused_pid_and_a_reboot_signal_nobody(case: Case, change: dict[str, A
         assert case.stop().returncode == 0
         assert bystander.poll() is None and not (case.folder / "exit.json").exists()
         bystander.kill()
+
+
+@pytest.mark.parametrize(("script", "code"), [
+    ("(setsid env -i sleep 987 &); setsid -f sleep 987; exit 7", 7),
+    ("trap '' TERM; setsid -f sleep 987; sleep 987", agent.OVERDUE),
+])
+def test_a_trial_leaves_nothing_behind(script: str, code: int) -> None:
+    """Also what has left its session and its environment; also when it takes too long."""
+    words = [sys.executable, "-I", agent.__file__, "trial", "1", "bash", "-c", f"echo it runs; {script}"]
+    before = {who["pid"] for who in sleepers()}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (code, "it runs\n")
+    assert not [who for who in sleepers() if who["pid"] not in before]
+
+
+def sleepers() -> list[dict[str, Any]]:
+    """Processes that sleep for 987 s."""
+    words = b"sleep\0987\0"
+    found = (pid for pid in agent.pids() if Path(f"/proc/{pid}/cmdline").exists())
+    return [who for pid in found if _cmdline(pid) == words and (who := agent.identity(pid))]
+
+
+def _cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
