@@ -70,6 +70,6 @@ def network(tmp_path_factory: pytest.TempPathFactory, trust: Callable[[Lab], Non
     try:
         trust(lab)
         yield lab
-        wait_for(lambda: not any(host.processes for host in lab.hosts), 10)
+        wait_for(lambda: not any(host.processes for host in lab.hosts), 60)
     finally:
         lab.down()

@@ -84,7 +84,7 @@ def test_what_one_sees_over_a_link_that_is_cut(network: Lab, tmp_path: Path) -> 
         assert one.returncode == 104 and f"{lost.address} port 22: it cannot be reached" in said, verb
     stopped = manager("stop", "cut")
     assert stopped.returncode == 104 and lost.address in stopped.stderr
-    wait_for(lambda: not any(host.processes for host in network.hosts if host is not lost), 10)
+    wait_for(lambda: not any(host.processes for host in network.hosts if host is not lost), 60)
     wait_for(lambda: not lost.processes, BOUND)
     lost.mend()
     for verb in ("status", "stop", "logs", "collect"):

@@ -35,7 +35,7 @@ def at_step(job: dict[str, Any]) -> int:
     return len(events(job["run_dir"], "step")) if metrics.exists() else 0
 
 
-def wait_for(condition: Any, seconds: float = 60) -> None:
+def wait_for(condition: Any, seconds: float = 150) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "timed out"
